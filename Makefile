@@ -1,0 +1,51 @@
+# Everything needs only Python (>= 3.10) and make. VENV=path shares one environment between clones.
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.lightning_cim-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+ECG_DATA ?= ../shared/data/iegm/iegm_strips.npz
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types unit bench ecg-real clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamp is named after pyproject.toml's checksum: set-up runs again exactly when the dependencies changed. The
+# project itself is found through PYTHONPATH, so clones that share one environment do not see each other's code.
+export PYTHONPATH := $(CURDIR)
+$(STAMP): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	@echo "installing torch, lightning and the extras (about two minutes, 6 GB) ..."
+	$(PY) -m pip install --quiet -e ".[all,dev]"
+	$(PY) -m pip uninstall --quiet --yes lightning-cim
+	rm -f $(VENV)/.lightning_cim-*
+	touch $@
+
+setup: $(STAMP) ## make the environment (skipped when it is up to date)
+
+demo: setup ## train a network for noisy chips and write a report (about eight minutes)
+	$(PY) recipes/ecg.py fit --out=runs/demo
+
+ecg-real: setup ## the ECG recipe on real electrograms, patient-disjoint 5-fold (ECG_DATA=path)
+	$(PY) recipes/ecg.py crossval --data.name=contest --data.root=$(ECG_DATA) --out=runs/ecg-real
+
+bench: setup ## the benchmarks that the README's performance table prints
+	$(PY) benchmarks/injection.py
+	$(PY) benchmarks/monte_carlo.py
+
+lint: setup ## ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup ## mypy, strict
+	$(PY) -m mypy
+
+unit: setup ## the tests, on both cores
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+test: lint types unit ## lint, types and tests
+
+clean: ## remove what the project wrote, keep the environment
+	rm -rf runs build dist htmlcov .coverage .mypy_cache .ruff_cache

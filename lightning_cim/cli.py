@@ -1,0 +1,184 @@
+"""LightningCLI with ``--cim.*`` options and an ``evaluate`` subcommand."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lightning_cim.callbacks.variation_injection import VariationInjection
+from lightning_cim.chip.mapping import Mapping
+from lightning_cim.evaluation.evaluate import evaluate_chips
+from lightning_cim.evaluation.result import ChipResult
+from lightning_cim.variation.base import Variation
+from lightning_cim.variation.gaussian import Gaussian
+
+
+class CIMOptions:
+    """The variation that training injects and that ``evaluate`` draws its chips from.
+
+    Args:
+        sigma: Short for a Gaussian relative to each tensor's max|W|. 0: no variation.
+        variation: Any other variation; instead of sigma.
+        mapping: Which parameters lie on crossbars; default: every matrix weight.
+        seed: Seed of the training chips and of the evaluated population.
+        redraw_every_n_steps: Batches that share a training chip.
+        warmup_steps: Batches over which the deviation grows to its full size.
+        validation_chips: Held chips that each validation batch runs on; 0: clean validation.
+
+    Raises:
+        ValueError: Both sigma and variation.
+    """
+
+    def __init__(
+        self,
+        sigma: float | None = None,
+        variation: Variation | None = None,
+        mapping: Mapping | None = None,
+        seed: int = 0,
+        redraw_every_n_steps: int = 1,
+        warmup_steps: int = 0,
+        validation_chips: int = 0,
+    ) -> None:
+        if sigma is not None and variation is not None:
+            raise ValueError("give either --cim.sigma or --cim.variation, not both")
+        self.variation = Gaussian(sigma) if sigma is not None else variation
+        self.mapping, self.seed = mapping, seed
+        self.redraw_every_n_steps, self.warmup_steps = redraw_every_n_steps, warmup_steps
+        self.validation_chips = validation_chips
+
+    def injection(self) -> VariationInjection | None:
+        """The callback that these options describe; None without a variation."""
+        if self.variation is None:
+            return None
+        return VariationInjection(
+            self.variation,
+            self.mapping,
+            self.seed,
+            self.redraw_every_n_steps,
+            warmup_steps=self.warmup_steps,
+            validation_chips=self.validation_chips,
+        )
+
+
+class CIMTrainer(Trainer):
+    """A Trainer with the verb ``evaluate``, which the CLI needs for its subcommand."""
+
+    def evaluate(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        options: CIMOptions | None = None,
+        ckpt_path: str | None = None,
+        chips: int = 100,
+        k: float = 1.0,
+        stage: Literal["validate", "test"] = "test",
+        csv: str | None = None,
+        plot: str | None = None,
+        workers: int = 1,
+    ) -> ChipResult:
+        """Test on simulated chips and print the table; see :func:`lightning_cim.evaluate_chips`.
+
+        Args:
+            model: The LightningModule.
+            datamodule: Its data; default: the module's own loaders.
+            options: Variation, mapping and seed.
+            ckpt_path: Load these weights, and the states of the callbacks that simulate hardware, first.
+            chips: How many.
+            k: The percentile, in per cent.
+            stage: Which loop.
+            csv: Write each chip here as soon as it is done; a killed run continues.
+            plot: Write the histogram here.
+            workers: Processes that simulate chips side by side.
+
+        Raises:
+            ValueError: No variation was given.
+        """
+        if options is None or options.variation is None:
+            raise ValueError("evaluate needs a variation: --cim.sigma=0.1, or --cim.variation=...")
+        if ckpt_path is not None:
+            self._restore(model, ckpt_path)
+        result = evaluate_chips(
+            self,
+            model,
+            datamodule,
+            variation=options.variation,
+            chips=chips,
+            seed=options.seed,
+            mapping=options.mapping,
+            stage=stage,
+            k=k,
+            csv=csv,
+            workers=workers,
+        )
+        if self.is_global_zero:
+            print(result.table(k))
+            if plot is not None:
+                result.plot(k=k)[0].savefig(plot)
+        return result
+
+    def _restore(self, model: LightningModule, ckpt_path: str) -> None:
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
+        model.load_state_dict(checkpoint["state_dict"])
+        states = checkpoint.get("callbacks", {})
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if getattr(callback, "simulates_hardware", False) and callback.state_key in states:
+                callback.load_state_dict(states[callback.state_key])
+
+
+class ConfigToLogger(SaveConfigCallback):
+    """Saves the config beside the run, and gives it to the logger, which LightningCLI alone does not."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Log the whole config as hyperparameters, on rank zero."""
+        if trainer.logger is not None:
+            trainer.logger.log_hyperparams(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+
+
+class CIMCLI(LightningCLI):
+    """LightningCLI for compute-in-memory: ``--cim.sigma=0.1`` injects variation, ``evaluate`` tests on chips.
+
+    Subcommands: fit, validate, test, predict and evaluate. Everything in the config can be printed with
+    ``--print_config`` and read back with ``--config``; the config of a run is saved beside it and reaches its logger.
+
+    Args:
+        args: As LightningCLI's.
+        kwargs: As LightningCLI's.
+
+    Example:
+        ``python train.py fit --model=MyModule --data=MyData --cim.sigma=0.1``
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("trainer_class", CIMTrainer)
+        kwargs.setdefault("seed_everything_default", 0)
+        kwargs.setdefault("save_config_callback", ConfigToLogger)
+        kwargs.setdefault("save_config_kwargs", {"overwrite": True})
+        super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four and ``evaluate``."""
+        return {**LightningCLI.subcommands(), "evaluate": {"model", "datamodule", "options"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--cim.*``."""
+        parser.add_class_arguments(CIMOptions, "cim")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the injection that ``--cim.*`` describes."""
+        injection = self._get(self.config_init, "cim").injection()
+        if injection is not None and self.subcommand != "evaluate":
+            configured = self._get(self.config_init, "trainer").get("callbacks") or []
+            callbacks = configured if isinstance(configured, list) else [configured]
+            kwargs["callbacks"] = [*callbacks, injection]
+        return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "evaluate":
+            kwargs["options"] = self._get(self.config_init, "cim")
+        return kwargs

@@ -1,0 +1,92 @@
+"""Rows of chips on disk, written one by one, so that a killed evaluation goes on at the next chip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PREFIX = "# lightning_cim "
+
+
+def read_rows(path: Path) -> tuple[dict[str, Any], dict[int, dict[str, float]]]:
+    """Read a file of chips. A last line without its line end was cut off by a kill and is left out.
+
+    Returns:
+        What was evaluated, and metrics by chip.
+
+    Raises:
+        ValueError: Not such a file, or a broken line; names the line.
+    """
+    text = path.read_text(encoding="utf-8")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if not lines or not lines[0].startswith(PREFIX):
+        raise ValueError(f"{path}, line 1: not a file of chips (it should begin with {PREFIX!r})")
+    about = json.loads(lines[0][len(PREFIX) :])
+    if len(lines) < 2:
+        return about, {}
+    header = next(csv.reader([lines[1]]))
+    rows: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(lines[2:], start=3):
+        cells = next(csv.reader([line]))
+        try:
+            chip, *values = cells
+            rows[int(chip)] = dict(zip(header[1:], map(float, values), strict=True))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: expected {len(header)} numbers, got {line!r}") from error
+    return about, rows
+
+
+def write_rows(path: Path, about: dict[str, Any], rows: Mapping[int, Mapping[str, float]]) -> None:
+    """Write a whole file of chips."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = PREFIX + json.dumps(about) + "\n"
+    for position, (chip, row) in enumerate(rows.items()):
+        text += (_line(["chip", *row]) if position == 0 else "") + _line([chip, *row.values()])
+    path.write_text(text, encoding="utf-8")
+
+
+class Journal:
+    """An open file of chips.
+
+    Args:
+        path: Where; an existing file is continued.
+        about: What is evaluated; its ``fingerprint`` must match an existing file's.
+
+    Attributes:
+        rows: Metrics by chip, those found on disk and those added.
+
+    Raises:
+        ValueError: The file belongs to another evaluation.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path = path
+        self.rows: dict[int, dict[str, float]] = {}
+        if path.exists() and path.stat().st_size:
+            found, self.rows = read_rows(path)
+            if found.get("fingerprint") != about.get("fingerprint"):
+                raise ValueError(
+                    f"{path} holds chips of another evaluation ({found}); this one is {about}. Choose another csv path,"
+                    " or delete that file."
+                )
+        # Rewritten once, which also drops a line that a kill cut off.
+        write_rows(path, about, self.rows)
+
+    def add(self, chip: int, row: dict[str, float]) -> None:
+        """Append one chip; it is on disk when this returns, also if the process is killed then."""
+        text = ("" if self.rows else _line(["chip", *row])) + _line([chip, *row.values()])
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        self.rows[chip] = row
+
+
+def _line(cells: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(
+        [repr(cell) if isinstance(cell, float) else cell for cell in cells]
+    )
+    return buffer.getvalue()

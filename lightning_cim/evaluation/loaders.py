@@ -1,0 +1,107 @@
+"""Data that is read once and passed over by every chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+BUDGET = 2 * 2**30
+"""Bytes of batches kept in memory; a larger data set is read again for every chip."""
+
+
+class CachedLoader:
+    """Iterates over a loader once and over the batches it gave from then on.
+
+    A step that changes its batch in place would feed the changed batch to the next chip; this is noticed by the
+    tensors' version counters, and the loader is then read anew for every chip.
+
+    Args:
+        loader: Any iterable of batches.
+        budget: Bytes to keep at most.
+    """
+
+    def __init__(self, loader: Iterable[Any], budget: int = BUDGET) -> None:
+        self._loader = loader
+        self._budget = budget
+        self._batches: list[Any] | None = None
+        self._versions: list[list[int]] = []
+        self._cacheable = True
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is not None and [_versions(batch) for batch in self._batches] == self._versions:
+            yield from self._batches
+            return
+        if self._batches is not None:
+            self._batches, self._cacheable = None, False
+        kept: list[Any] = []
+        size = 0
+        source = iter(self._loader)
+        while True:
+            # Lightning iterates in inference mode, whose tensors have no version counter.
+            with torch.inference_mode(False):
+                try:
+                    batch = next(source)
+                except StopIteration:
+                    break
+            if self._cacheable:
+                kept.append(batch)
+                self._versions = [*self._versions[: len(kept) - 1], _versions(batch)]
+                size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+                self._cacheable = size <= self._budget
+            yield batch
+        self._batches = kept if self._cacheable else None
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]
+
+
+def cached(loaders: Any) -> Any:
+    """Cache every loader of a collection, or the single one."""
+    if isinstance(loaders, (list, tuple)):
+        return [cached(loader) for loader in loaders]
+    if isinstance(loaders, dict):
+        return {name: cached(loader) for name, loader in loaders.items()}
+    return CachedLoader(whole(loaders))
+
+
+def whole(loader: Any) -> Any:
+    """The same loader over the whole data set, where Lightning gave each rank a share."""
+    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
+
+
+@contextmanager
+def borrowed(datamodule: Any, name: str, loaders: Any) -> Iterator[None]:
+    """Let an inner Trainer use a datamodule for its batch hooks, with these loaders and without setting it up again."""
+
+    def nothing(stage: str | None = None) -> None:
+        """The data is there already."""
+
+    replaced = {name: lambda: loaders, "setup": nothing, "teardown": nothing, "prepare_data": nothing}
+    before = {key: datamodule.__dict__[key] for key in replaced if key in datamodule.__dict__}
+    trainer = datamodule.trainer
+    datamodule.__dict__.update(replaced)
+    try:
+        yield
+    finally:
+        for key in replaced:
+            del datamodule.__dict__[key]
+        datamodule.__dict__.update(before)
+        datamodule.trainer = trainer
+
+
+def _versions(batch: Any) -> list[int]:
+    return [leaf._version for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor) and not leaf.is_inference()]

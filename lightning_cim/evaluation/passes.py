@@ -1,0 +1,173 @@
+"""One pass over the data for each chip, by a silent Trainer, with every metric that the module logs."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from lightning_cim.chip.mapping import Mapping
+from lightning_cim.chip.population import Chip
+from lightning_cim.chip.scope import scope_of
+from lightning_cim.chip.steps import steps_of
+from lightning_cim.chip.transform import ChannelsLast, Program
+from lightning_cim.evaluation.loaders import borrowed, cached
+
+Stage = Literal["validate", "test"]
+_LOADERS = {"validate": "val_dataloader", "test": "test_dataloader"}
+_STEPS = {"validate": "validation_step", "test": "test_step"}
+
+
+class ChipPasses:
+    """Runs a module on one chip after another over the same batches.
+
+    Metrics come from ``trainer.validate`` or ``trainer.test`` themselves, so whatever the module logs is there.
+
+    Attributes:
+        on_accelerator: Whether the passes run on another device than the CPU.
+
+    Args:
+        trainer: Its device, precision, limits and hardware callbacks are taken over; its loggers, progress bars and
+            other callbacks are not run. It is not changed.
+        model: The LightningModule, outside any fit (inside one, a copy).
+        loaders: Batches of the stage, one loader or a collection.
+        stage: Which loop.
+        datamodule: The datamodule that the loaders came from, for its batch hooks.
+    """
+
+    def __init__(self, trainer: Any, model: nn.Module, loaders: Any, stage: Stage, datamodule: Any = None) -> None:
+        self._model, self._stage, self._datamodule = model, stage, datamodule
+        self._loaders = cached(loaders)
+        with quiet():
+            self._trainer = _silent(trainer)
+        self.on_accelerator = trainer.strategy.root_device.type != "cpu"
+        convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        self._channels_last = convolutions and not self.on_accelerator
+
+    def run(self, chip: Chip) -> dict[str, float]:
+        """Metrics of one chip. The random state is given back as it was; the module too."""
+        model, scope = self._model, scope_of(self._model)
+        program = Program(chip)
+        links = [program, ChannelsLast(Mapping())] if self._channels_last else [program]
+        with ExitStack() as undo:
+            undo.enter_context(isolated_rng())
+            undo.enter_context(quiet())
+            for link in links:
+                scope.add(link)
+                undo.callback(scope.remove, link)
+            steps_of(model).attach(self, model)
+            undo.callback(steps_of(model).detach, self)
+            scope.hold()
+            undo.callback(scope.release)
+            loop = getattr(self._trainer, self._stage)
+            if self._datamodule is None:
+                found = loop(model, self._loaders, verbose=False)
+            else:
+                undo.enter_context(borrowed(self._datamodule, _LOADERS[self._stage], self._loaders))
+                found = loop(model, datamodule=self._datamodule, verbose=False)
+        row = {name: float(value) for metrics in found for name, value in metrics.items()}
+        if not row:
+            raise ValueError(
+                f"{type(model).__name__}.{_STEPS[self._stage]} logged no metric, so there is nothing to evaluate over"
+                " chips. Call self.log('acc', ...) in it."
+            )
+        return row
+
+
+def loaders_of(trainer: Any, model: Any, data: Any, stage: Stage) -> tuple[Any, Any]:
+    """The loaders of a stage and the datamodule they come from, if any.
+
+    Args:
+        trainer: For datamodules that look at it.
+        model: Its own loaders are used when ``data`` is None.
+        data: A loader, a collection of loaders, a LightningDataModule or None.
+        stage: Which loader.
+
+    Raises:
+        ValueError: The module has no such step, or nobody has such a loader.
+    """
+    step, name = _STEPS[stage], _LOADERS[stage]
+    other: Stage = "validate" if stage == "test" else "test"
+    if not _overrides(model, step):
+        raise ValueError(f"{type(model).__name__} has no {step}; define it, or evaluate with stage={other!r}")
+    if data is not None and not hasattr(data, "prepare_data"):
+        return data, None
+    source = model if data is None else data
+    if data is not None:
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup(stage)
+    if not _overrides(source, name):
+        raise ValueError(f"{type(source).__name__} has no {name}; pass data=, or evaluate with stage={other!r}")
+    return getattr(source, name)(), data
+
+
+def _overrides(instance: Any, name: str) -> bool:
+    """Whether a class of the user's defines a method that Lightning's base classes only declare."""
+    owner = next((cls for cls in type(instance).__mro__ if name in cls.__dict__), None)
+    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
+
+
+def _silent(trainer: Any) -> Any:
+    """A Trainer on one device like the given one's, which prints, logs and saves nothing."""
+    device = trainer.strategy.root_device
+    base = next(
+        cls
+        for cls in type(trainer).__mro__
+        if cls.__module__.endswith("pytorch.trainer.trainer") or cls.__module__ == "pytorch_lightning.trainer.trainer"
+    )
+    hardware = [
+        callback.for_evaluation() for callback in trainer.callbacks if getattr(callback, "simulates_hardware", False)
+    ]
+    return base(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=1 if device.index is None or device.type == "cpu" else [device.index],
+        plugins=[trainer.precision_plugin],
+        limit_val_batches=trainer.limit_val_batches,
+        limit_test_batches=trainer.limit_test_batches,
+        callbacks=hardware,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Give torch's, numpy's and Python's random state back as they were: even building a loader's iterator draws."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(enabled=True):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No banner and no advice from the inner Trainer."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric")]
+    loggers += [
+        logging.getLogger(name)
+        for name in list(logging.root.manager.loggerDict)
+        if name.startswith(("lightning.", "pytorch_lightning.")) and logging.getLogger(name).level != logging.NOTSET
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning)\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

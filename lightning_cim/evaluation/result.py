@@ -1,0 +1,188 @@
+"""What an evaluation over chips found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_cim.evaluation.journal import read_rows, write_rows
+from lightning_cim.evaluation.percentile import Percentile, chips_needed, percentile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOWER_IS_BETTER = ("loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "missed", "ece", "latency")
+
+
+@dataclass(frozen=True)
+class ChipResult:
+    """Metrics of every chip, with their statistics. Printing it prints :meth:`table`.
+
+    Metrics whose name contains a word such as ``loss`` or ``error`` count as lower-is-better: their worse end is the
+    high one. Every method takes a metric's name, and does without where there is only one that is not a loss.
+
+    Attributes:
+        values: By metric, one value a chip.
+        chips: The chips' numbers, in the order of the values.
+        about: What was evaluated: variation, seed, stage and so on; printed below the table.
+        lower_is_better: Names of the metrics for which lower is better; None: judged by their names.
+
+    Example:
+        >>> result = ChipResult({"acc": np.array([0.8, 0.9, 1.0])}, [0, 1, 2])
+        >>> round(result.mean("acc"), 3), result.worst("acc")
+        (0.9, 0.8)
+    """
+
+    values: Mapping[str, np.ndarray]
+    chips: list[int]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    lower_is_better: tuple[str, ...] | None = None
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(self.values)
+
+    def mean(self, metric: str | None = None) -> float:
+        """Mean over chips."""
+        return float(np.mean(self.of(metric)))
+
+    def std(self, metric: str | None = None) -> float:
+        """Sample standard deviation over chips (ddof 1); NaN for a single chip."""
+        sample = self.of(metric)
+        return float(np.std(sample, ddof=1)) if sample.size > 1 else math.nan
+
+    def ci95(self, metric: str | None = None) -> float:
+        """Half width of the mean's 95 % interval: 1.96 std / sqrt(chips)."""
+        return 1.96 * self.std(metric) / math.sqrt(len(self.chips))
+
+    def kpp(self, metric: str | None = None, k: float = 1.0, confidence: float = 0.95) -> Percentile:
+        """The k-th percentile from the worse end, with its order-statistic interval."""
+        name = self._name(metric)
+        return percentile(self.values[name], k, self.is_lower_better(name), confidence)
+
+    def worst(self, metric: str | None = None) -> float:
+        """The value of the worst chip."""
+        name = self._name(metric)
+        sample = self.values[name]
+        return float(sample.max() if self.is_lower_better(name) else sample.min())
+
+    def worst_chip(self, metric: str | None = None) -> int:
+        """The number of the worst chip, so that it can be looked at again: ``population[number]``."""
+        name = self._name(metric)
+        sample = self.values[name]
+        return self.chips[int(sample.argmax() if self.is_lower_better(name) else sample.argmin())]
+
+    def of(self, metric: str | None = None) -> np.ndarray:
+        """The values of a metric, one a chip."""
+        return self.values[self._name(metric)]
+
+    def is_lower_better(self, metric: str) -> bool:
+        """Whether the worse end of a metric is the high one."""
+        if self.lower_is_better is not None:
+            return metric in self.lower_is_better
+        words = metric.lower().replace("/", "_").replace("-", "_").split("_")
+        return any(word in LOWER_IS_BETTER for word in words)
+
+    def table(self, k: float = 1.0) -> str:
+        """A table of all metrics: mean with its 95 % interval, std, KPP with its interval, worst chip."""
+        header = ["metric", "mean ± 95 %", "std", f"KPP {k:g} % [95 % interval]", "worst", "chip"]
+        rows = [
+            [
+                name,
+                f"{self.mean(name):.4f} ± {self.ci95(name):.4f}",
+                f"{self.std(name):.4f}",
+                str(self.kpp(name, k)),
+                f"{self.worst(name):.4f}",
+                str(self.worst_chip(name)),
+            ]
+            for name in self.values
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (header, *rows)
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        about = ", ".join(f"{name}: {value}" for name, value in self.about.items())
+        lines.append(f"{len(self.chips)} chips" + (f"; {about}" if about else ""))
+        if len(self.chips) < chips_needed(k):
+            lines.append(
+                f"note: {len(self.chips)} chips are few for a {k:g} % percentile; use at least {chips_needed(k)}."
+            )
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def plot(self, metric: str | None = None, k: float = 1.0, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Histogram of a metric over chips with its mean, its KPP and the KPP's interval.
+
+        Args:
+            metric: Which metric.
+            k: The percentile to mark.
+            ax: Draw here instead of on a new figure.
+
+        Returns:
+            Figure and axes. Needs the extra ``lightning_cim[plot]``.
+        """
+        import matplotlib.pyplot as plt
+
+        name = self._name(metric)
+        sample, mark = self.values[name], self.kpp(name, k)
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        ax.hist(sample, bins=min(40, max(10, len(sample) // 10)), color="#9db4c8", edgecolor="white")
+        low = mark.low if math.isfinite(mark.low) else sample.min()
+        high = mark.high if math.isfinite(mark.high) else sample.max()
+        ax.axvspan(low, high, color="#c0392b", alpha=0.15, label=f"95 % interval of KPP {k:g} %")
+        ax.axvline(mark.value, color="#c0392b", label=f"KPP {k:g} % = {mark.value:.3f}")
+        ax.axvline(self.mean(name), color="#1f4e79", linestyle="--", label=f"mean = {self.mean(name):.3f}")
+        ax.set_xlabel(name)
+        ax.set_ylabel("chips")
+        ax.set_title(f"{len(self.chips)} simulated chips")
+        ax.legend(fontsize="small")
+        figure = ax.get_figure()
+        assert figure is not None
+        return figure, ax  # type: ignore[return-value]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row a chip; the first line is a comment with what was evaluated."""
+        rows = [{name: float(sample[i]) for name, sample in self.values.items()} for i in range(len(self.chips))]
+        write_rows(Path(path), dict(self.about), dict(zip(self.chips, rows, strict=True)))
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> ChipResult:
+        """Read what :meth:`to_csv`, or an evaluation with ``csv=``, wrote."""
+        about, rows = read_rows(Path(path))
+        return cls.from_rows(rows, {key: value for key, value in about.items() if key != "fingerprint"})
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Mapping[int, Mapping[str, float]],
+        about: Mapping[str, Any] | None = None,
+        lower_is_better: tuple[str, ...] | None = None,
+    ) -> ChipResult:
+        """Build a result from one dictionary of metrics per chip."""
+        chips = sorted(rows)
+        names = list(rows[chips[0]])
+        values = {name: np.array([rows[chip][name] for chip in chips], dtype=np.float64) for name in names}
+        return cls(values, chips, about or {}, lower_is_better)
+
+    def _name(self, metric: str | None) -> str:
+        if metric is None:
+            candidates = [name for name in self.values if not self.is_lower_better(name)] or self.metrics
+            if len(candidates) > 1:
+                raise ValueError(f"which metric? one of {json.dumps(self.metrics)}")
+            return candidates[0]
+        if metric not in self.values:
+            raise ValueError(f"no metric {metric!r}; there are {json.dumps(self.metrics)}")
+        return metric
