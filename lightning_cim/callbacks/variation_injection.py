@@ -10,7 +10,7 @@ from lightning_cim.callbacks.base import ChainCallback
 from lightning_cim.chip.mapping import Mapping, Target
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.steps import steps_of
-from lightning_cim.chip.transform import Program
+from lightning_cim.chip.transform import Program, Stored
 from lightning_cim.variation.base import Variation
 
 
@@ -76,7 +76,7 @@ class VariationInjection(ChainCallback):
         self.warmup_steps = warmup_steps
         self.validation_chips = validation_chips
         self._batches = 0
-        self._program = SwitchedProgram(Chip(variation, seed, 0, self.mapping))
+        self._program = SwitchedProgram(Chip(variation, seed, 0, self.mapping), keep=redraw_every_n_steps > 1)
 
     def make_transform(self) -> SwitchedProgram:
         """The programming link; off outside training batches."""
@@ -128,15 +128,17 @@ class VariationInjection(ChainCallback):
 
 
 class SwitchedProgram(Program):
-    """A programming link that can be off.
+    """A programming link that can be off, and that can keep a chip's random numbers while the chip stays.
 
     Args:
         chip: The chip to start with; the link starts off.
+        keep: Draw a chip's numbers once. They are still scaled by the weights of each step.
     """
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, keep: bool) -> None:
         super().__init__(chip)
-        self._on = False
+        self._on, self._keep = False, keep
+        self._kept: dict[str, Any] = {}
 
     @property
     def is_null(self) -> bool:
@@ -145,7 +147,17 @@ class SwitchedProgram(Program):
 
     def switch_to(self, chip: Chip) -> None:
         """Program this chip from now on."""
+        if chip != self.chip:
+            self._kept.clear()
         self.chip, self._on = chip, True
+
+    def numbers(self, stored: Stored) -> Any:
+        """The chip's random numbers, drawn or kept."""
+        if not self._keep:
+            return super().numbers(stored)
+        if stored.name not in self._kept:
+            self._kept[stored.name] = super().numbers(stored)
+        return self._kept[stored.name]
 
     def switch_off(self) -> None:
         """Program nothing from now on."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -39,6 +40,17 @@ class Site:
     path: str
     module: nn.Module
     attribute: str
+
+    def is_in_place(self, model: nn.Module) -> bool:
+        """Whether the model still holds the module at this path (asked before each step, hence no get_submodule)."""
+        found: nn.Module | None = model
+        for part in self._parts:
+            found = found._modules.get(part) if found is not None else None
+        return found is self.module
+
+    @cached_property
+    def _parts(self) -> tuple[str, ...]:
+        return tuple(self.path.split(".")) if self.path else ()
 
     @property
     def parameter(self) -> Tensor | None:

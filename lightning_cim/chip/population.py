@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,19 +69,23 @@ class Chip:
     stream: str = "chip"
     portable: bool = True
 
-    def deviation(self, name: str, weight: Tensor) -> Tensor:
-        """The deviation of one parameter on this chip.
+    def draw(self, name: str, weight: Tensor) -> Any:
+        """The random numbers of one parameter on this chip.
 
         Args:
             name: The parameter's name in the model.
-            weight: Target values; their max|W| scales the deviation.
+            weight: The parameter; only its shape and device count.
 
         Returns:
-            float32 tensor of the shape and device of ``weight``.
+            What the variation's ``deviation`` and ``deviate`` take.
         """
         generator = _generator(torch.device("cpu") if self.portable else weight.device)
         generator.manual_seed(draw_seed(self.seed, self.stream, self.index, name))
-        return self.variation.sample(weight.detach(), generator)
+        return self.variation.draw(weight.shape, generator)
+
+    def deviation(self, name: str, weight: Tensor) -> Tensor:
+        """The deviation of one parameter on this chip: float32, of the shape and device of ``weight``."""
+        return self.variation.deviation(weight.detach(), self.draw(name, weight))
 
 
 @dataclass(frozen=True)

@@ -200,12 +200,4 @@ def _programmed(model: nn.Module, chip: Chip) -> Iterator[WeightScope]:
 
 def _in_place(model: nn.Module, target: Target) -> bool:
     held = target.sites[0].parameter
-    for site in target.sites:
-        if site.parameter is None or site.parameter is not held:
-            return False
-        try:
-            if model.get_submodule(site.path) is not site.module:
-                return False
-        except AttributeError:
-            return False
-    return True
+    return held is not None and all(site.parameter is held and site.is_in_place(model) for site in target.sites)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,13 +86,17 @@ class Program(Transform):
 
     def apply(self, stored: Stored) -> None:
         """Add the chip's deviation; pruned weights deviate only if the mapping stores them."""
-        with torch.no_grad():
-            deviation = self.chip.deviation(stored.name, stored.value)
-            if stored.mask is not None and self.mapping.pruned == "absent":
-                deviation = deviation * stored.mask
+        value = stored.value
         # Half-precision weights are deviated in float32 and rounded once; float32 and float64 stay what they are.
-        wide = torch.promote_types(stored.value.dtype, torch.float32)
-        stored.value = (stored.value.to(wide) + deviation).to(stored.value.dtype)
+        wide = value.to(torch.promote_types(value.dtype, torch.float32))
+        deviated = self.chip.variation.deviate(wide, self.numbers(stored)).to(value.dtype)
+        if stored.mask is not None and self.mapping.pruned == "absent":
+            deviated = torch.where(stored.mask, deviated, value)
+        stored.value = deviated
+
+    def numbers(self, stored: Stored) -> Any:
+        """The chip's random numbers for one parameter."""
+        return self.chip.draw(stored.name, stored.value)
 
 
 class ChannelsLast(Transform):

@@ -20,17 +20,37 @@ class Variation(ABC):
     """
 
     @abstractmethod
-    def sample(self, weight: Tensor, generator: Generator) -> Tensor:
-        """Draw one deviation for each element of ``weight``.
+    def draw(self, shape: torch.Size, generator: Generator) -> Any:
+        """The random numbers behind one deviation, which do not depend on the weight.
+
+        Args:
+            shape: The weight's shape.
+            generator: Source of randomness. Numbers are drawn on *its* device, so that a CPU generator gives the same
+                numbers for a weight on any device.
+
+        Returns:
+            A tensor or a tuple of draws, for :meth:`deviation` and :meth:`deviate`.
+        """
+
+    @abstractmethod
+    def deviation(self, weight: Tensor, numbers: Any) -> Tensor:
+        """The deviation that random numbers make of a weight.
 
         Args:
             weight: Target values, any shape. Its largest magnitude is the scale of relative deviations.
-            generator: Source of randomness. Numbers are drawn on *its* device, so that a CPU generator gives the same
-                deviation for a weight on any device.
+            numbers: What :meth:`draw` gave for this shape; not changed.
 
         Returns:
             float32 tensor of the shape and device of ``weight``, detached from autograd.
         """
+
+    def deviate(self, weight: Tensor, numbers: Any) -> Tensor:
+        """The weight plus its deviation, float32 or wider, with the gradient of the weight itself."""
+        return weight + self.deviation(weight.detach(), numbers)
+
+    def sample(self, weight: Tensor, generator: Generator) -> Tensor:
+        """Draw one deviation for each element of ``weight``; see :meth:`draw` and :meth:`deviation`."""
+        return self.deviation(weight.detach(), self.draw(weight.shape, generator))
 
     @abstractmethod
     def scaled(self, factor: float) -> Variation:
@@ -94,12 +114,16 @@ class Composed(Variation):
     def __str__(self) -> str:
         return " + ".join(map(str, self.parts))
 
-    def sample(self, weight: Tensor, generator: Generator) -> Tensor:
-        """Sum of one sample of each part."""
-        total = self.parts[0].sample(weight, generator)
-        for part in self.parts[1:]:
-            total = total + part.sample(weight, generator)
-        return total
+    def draw(self, shape: torch.Size, generator: Generator) -> tuple[Any, ...]:
+        """One draw of each part, in turn."""
+        return tuple(part.draw(shape, generator) for part in self.parts)
+
+    def deviation(self, weight: Tensor, numbers: tuple[Any, ...]) -> Tensor:
+        """Sum of the parts' deviations."""
+        first, *others = [part.deviation(weight, own) for part, own in zip(self.parts, numbers, strict=True)]
+        for other in others:
+            first = first + other
+        return first
 
     def scaled(self, factor: float) -> Composed:
         """Scale every part."""

@@ -130,23 +130,26 @@ class GaussianFamily(Variation):
     def std(self) -> float:
         """Closed-form standard deviation in units of max|W|."""
         first, second = self.unit_moments()
-        return self.scale * math.sqrt(second - first**2)
+        return self.scale * math.sqrt(max(0.0, second - first**2))  # tiny cutoffs round to just below 0
 
     @property
     def is_null(self) -> bool:
         """Whether sigma is 0."""
         return self.sigma == 0.0
 
-    def sample(self, weight: Tensor, generator: Generator) -> Tensor:
-        """One deviation of each element; see :class:`Variation`."""
-        unit = self.unit_sample(weight.shape, generator).to(weight.device)
-        return unit.mul_(max_abs(weight) * self.scale)
+    def deviation(self, weight: Tensor, numbers: Tensor) -> Tensor:
+        """The unit deviation times scale times max|W|."""
+        return numbers.to(weight.device) * (max_abs(weight) * self.scale)
+
+    def deviate(self, weight: Tensor, numbers: Tensor) -> Tensor:
+        """Weight and deviation in one pass over memory."""
+        return torch.addcmul(weight, numbers.to(weight.device, weight.dtype), max_abs(weight) * self.scale)
 
     def scaled(self, factor: float) -> GaussianFamily:
         """The same variation at ``factor`` times sigma."""
         return replace(self, sigma=self.sigma * factor)
 
-    def unit_sample(self, shape: torch.Size, generator: Generator) -> Tensor:
+    def draw(self, shape: torch.Size, generator: Generator) -> Tensor:
         """Deviations in units of ``scale``: float32 f(z) of the given shape on the generator's device."""
         return self.cut_(torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32))
 
@@ -272,7 +275,7 @@ class RightTruncatedGaussian(GaussianFamily):
 
     cutoff: float = 2.0
 
-    def unit_sample(self, shape: torch.Size, generator: Generator) -> Tensor:
+    def draw(self, shape: torch.Size, generator: Generator) -> Tensor:
         """Inverse-CDF samples: Phi^-1(u Phi(c)) for u uniform in (0, 1); float64 keeps the lower tail."""
         u = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
         smallest = torch.finfo(torch.float64).tiny
