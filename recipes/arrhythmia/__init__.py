@@ -1,0 +1,1 @@
+"""Ventricular arrhythmia detection on single-lead implantable-defibrillator electrograms."""
