@@ -135,7 +135,7 @@ class ConfigToLogger(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the whole config as hyperparameters, on rank zero."""
         if trainer.logger is not None:
-            trainer.logger.log_hyperparams(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+            trainer.logger.log_hyperparams(yaml.safe_load(self.parser.dump(self.config)))
 
 
 class CIMCLI(LightningCLI):

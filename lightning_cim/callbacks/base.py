@@ -10,11 +10,26 @@ from typing_extensions import Self
 
 from lightning_cim._compat import CallbackBase, MisconfigurationException
 from lightning_cim.chip.mapping import Mapping, Target, check_finite
+from lightning_cim.chip.population import resolved
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.steps import steps_of
 from lightning_cim.chip.transform import Transform
 
 _SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+
+
+def refuse_sharding(callback: object, trainer: Any) -> None:
+    """Refuse a Trainer whose strategy shards or flattens parameters.
+
+    Raises:
+        MisconfigurationException: Names the callback and the strategy.
+    """
+    strategy = type(trainer.strategy)
+    if _SHARDED & {cls.__name__ for cls in strategy.__mro__}:
+        raise MisconfigurationException(
+            f"{type(callback).__name__} does not work with {strategy.__name__}: it shards parameters, so no process"
+            " sees a whole weight to deviate. Use strategy='ddp' (or 'cim_ddp'), or a single device."
+        )
 
 
 class ChainCallback(CallbackBase):
@@ -36,6 +51,11 @@ class ChainCallback(CallbackBase):
         self.mapping = mapping or Mapping()
         self._attached: nn.Module | None = None
 
+    @property
+    def settings(self) -> str:
+        """What the simulated hardware depends on besides :meth:`state_dict`; tells files of chips apart."""
+        return repr(self.mapping)
+
     def make_transform(self) -> Transform:
         """The callback's link in the chain; the same object at every call."""
         raise NotImplementedError
@@ -56,7 +76,7 @@ class ChainCallback(CallbackBase):
             return
         self.detach()
         try:
-            targets = self.mapping.resolve(pl_module)
+            targets = resolved(pl_module, self.mapping)
             check_finite(pl_module, targets)
             scope_of(pl_module).add(self.make_transform())
         except ValueError as error:
@@ -81,12 +101,7 @@ class ChainCallback(CallbackBase):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse strategies that shard or flatten parameters, before anything runs."""
-        strategy = type(trainer.strategy)
-        if _SHARDED & {cls.__name__ for cls in strategy.__mro__}:
-            raise MisconfigurationException(
-                f"{type(self).__name__} does not work with {strategy.__name__}: it shards parameters, so no process"
-                " sees a whole weight to deviate. Use strategy='ddp' (or 'cim_ddp'), or a single device."
-            )
+        refuse_sharding(self, trainer)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach."""

@@ -55,6 +55,11 @@ class MixedPrecision(ChainCallback):
         self._hooks: list[RemovableHandle] = []
         self._training = False
 
+    @property
+    def settings(self) -> str:
+        """Bits and mapping."""
+        return f"{self.weight_bits}, {self.activation_bits}, {self.mapping}"
+
     def make_transform(self) -> QuantiseWeights:
         """The quantising link."""
         return self._weights
@@ -74,10 +79,21 @@ class MixedPrecision(ChainCallback):
             return
         for path, layer in mapped_layers(targets):
             quantiser = self.activations.setdefault(path, ActivationQuantiser(self.activation_bits))
-            self._hooks.append(layer.register_forward_pre_hook(self._quantise_input(quantiser)))
+            self._hooks.append(layer.register_forward_pre_hook(self._quantise_input(quantiser, layer)))
 
     def for_evaluation(self) -> Self:
-        """Share the ranges, not the hooks."""
+        """Share the ranges, not the hooks.
+
+        Raises:
+            MisconfigurationException: No data was seen yet. The first chip would set the ranges of all others, so that
+                a chip would depend on which chips are simulated before it.
+        """
+        seen = any(quantiser.range is not None for quantiser in self.activations.values())
+        if self.activation_bits is not None and not seen:
+            raise MisconfigurationException(
+                "MixedPrecision has no activation ranges yet, so chips cannot be evaluated. Train with it, load its"
+                " state from a checkpoint, or run trainer.validate(model, calibration_data) once before."
+            )
         twin = super().for_evaluation()
         twin._hooks, twin._training = [], False
         return twin
@@ -96,6 +112,11 @@ class MixedPrecision(ChainCallback):
         """Freeze the ranges until the next batch."""
         super().on_train_batch_end(trainer, pl_module)
         self._training = False
+        self._share_ranges(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Agree on ranges that a first validation batch gave."""
+        self._share_ranges(trainer)
 
     def integers(self, model: nn.Module, masks: MappingABC[str, torch.Tensor] | None = None) -> dict[str, Any]:
         """The integer weights and steps of each quantised layer, for an export.
@@ -128,8 +149,30 @@ class MixedPrecision(ChainCallback):
             quantiser = self.activations.setdefault(name, ActivationQuantiser(self.activation_bits or 8))
             quantiser.load_state_dict(state)
 
-    def _quantise_input(self, quantiser: ActivationQuantiser) -> Any:
+    def _share_ranges(self, trainer: Any) -> None:
+        """Go on with the mean of all ranks' ranges: each saw other data, yet there is one network."""
+        if trainer.world_size == 1 or not self.activations:
+            return
+        quantisers = list(self.activations.values())
+        device = trainer.strategy.root_device
+        nothing = torch.zeros(3, device=device)
+        rows = [
+            nothing
+            if quantiser.range is None
+            else torch.stack([quantiser.range.to(device), nothing[0] + 1, nothing[0] + quantiser.signed])
+            for quantiser in quantisers
+        ]
+        total = trainer.strategy.reduce(torch.stack(rows), reduce_op="sum")
+        for quantiser, mean, (_, ranks, signed) in zip(
+            quantisers, total[:, 0] / total[:, 1].clamp(min=1), total.tolist(), strict=True
+        ):
+            if ranks:
+                quantiser.range, quantiser.signed = mean, signed > 0
+
+    def _quantise_input(self, quantiser: ActivationQuantiser, owner: nn.Module) -> Any:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if layer is not owner:  # a copy of the module, made during the run, got a copy of the hook
+                return None
             if not inputs or not isinstance(inputs[0], torch.Tensor) or not inputs[0].is_floating_point():
                 return None
             return (quantiser(inputs[0], observe=self._training), *inputs[1:])

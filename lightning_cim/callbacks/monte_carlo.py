@@ -10,10 +10,12 @@ import torch
 from torchmetrics import Metric
 
 from lightning_cim._compat import CallbackBase, MisconfigurationException
+from lightning_cim.callbacks.base import refuse_sharding
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.evaluate import run_chips
 from lightning_cim.evaluation.passes import ChipPasses, Stage
+from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation
 
@@ -75,20 +77,48 @@ class MonteCarloEvaluation(CallbackBase):
         self.every_n_epochs, self.mapping = every_n_epochs, mapping or Mapping()
         self.csv_dir, self.progress = csv_dir, progress
         self.result: ChipResult | None = None
+        self._model: Any = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse strategies that shard or flatten parameters, before anything runs."""
+        refuse_sharding(self, trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy the module as validation sees it: weight averaging takes its averages away before the epoch's end."""
+        if self._model is None and self._is_due(trainer):
+            self._model = _detached_copy(pl_module)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate after validation."""
-        due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due and not trainer.sanity_checking:
+        if self._is_due(trainer):
             self._evaluate(trainer, pl_module, "validate", trainer.val_dataloaders)
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy the module as the test sees it."""
+        if self._model is None:
+            self._model = _detached_copy(pl_module)
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate after the test."""
         self._evaluate(trainer, pl_module, "test", trainer.test_dataloaders)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Forget the copy."""
+        self._model = None
+
+    def _is_due(self, trainer: Any) -> bool:
+        due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return due and not trainer.sanity_checking
+
     def _evaluate(self, trainer: Any, pl_module: Any, stage: Stage, loaders: Any) -> None:
-        with torch.inference_mode(False):
-            model = _detached_copy(pl_module)
+        model, self._model = self._model, None
+        if model is None:  # there was no batch
+            return
+        with torch.inference_mode(False), same_on_all_ranks(trainer, model):
             try:
                 ChipPopulation(model, self.variation, self.seed, self.mapping)  # checks mapping and weights
             except ValueError as error:
@@ -126,7 +156,8 @@ def _plain(metric: str) -> str:
 
 def _detached_copy(pl_module: Any) -> Any:
     """A copy that knows no Trainer and whose metrics have seen nothing."""
-    model = copy.deepcopy(pl_module)
+    with torch.inference_mode(False):
+        model = copy.deepcopy(pl_module)
     for module in model.modules():
         if isinstance(module, Metric):
             module.reset()

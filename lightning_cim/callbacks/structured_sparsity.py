@@ -69,6 +69,11 @@ class StructuredSparsity(ChainCallback):
         """Fixed masks by parameter name, True where a weight was kept; empty before ``start_epoch``."""
         return self._mask.masks
 
+    @property
+    def settings(self) -> str:
+        """Pattern, share, method and mapping."""
+        return f"{self.pattern}, {self._mask.sparsity}, {self.method}, {self.mapping}"
+
     def make_transform(self) -> Mask:
         """The masking link."""
         return self._mask

@@ -18,7 +18,9 @@ class VariationInjection(ChainCallback):
     """Compute every training step on a freshly drawn chip.
 
     Forward and backward see the deviated weights; the optimizer, the checkpoint, gradient clipping and weight decay see
-    the clean ones. Validation is clean unless ``validation_chips`` asks otherwise. Logs ``cim/sigma``.
+    the clean ones. Validation is clean unless ``validation_chips`` asks otherwise. Logs ``cim/sigma``. With manual
+    optimisation the scope lasts for the whole step: call ``optimizer.zero_grad()`` there, not ``self.zero_grad()``, and
+    read no ``state_dict``.
 
     Args:
         variation: What devices do to a value, for example ``Gaussian(sigma=0.1)``.

@@ -129,6 +129,7 @@ class Mapping:
         sites: dict[int, list[Site]] = {}
         names: dict[int, str] = {}
         selected: set[int] = set()
+        excluded: set[int] = set()  # a tied parameter is one array: excluding it at one place excludes it everywhere
         used: set[str] = set()
         everything: list[str] = []
         for path, module in model.named_modules():
@@ -147,10 +148,13 @@ class Mapping:
                 wanted = {p for p in self.include if fnmatchcase(name, p) or (matrix and _below(clean, p))}
                 banned = {p for p in self.exclude if fnmatchcase(name, p) or _below(clean, p)}
                 used |= wanted | banned
-                if ((of_kind and matrix) or wanted) and not banned and parameter.is_floating_point():
+                if banned:
+                    excluded.add(key)
+                elif ((of_kind and matrix) or wanted) and parameter.is_floating_point():
                     selected.add(key)
             _warn_if_computed(module, of_kind, clean)
         self._check_names(used, everything)
+        selected -= excluded
         if not selected:
             layers = sorted(
                 {type(m).__name__ for m in model.modules() if any(True for _ in m.parameters(recurse=False))}

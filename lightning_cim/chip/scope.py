@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_cim.chip.mapping import Mapping, Site, Target, check_finite
 from lightning_cim.chip.population import Chip, resolved
-from lightning_cim.chip.transform import Program, Stored, Transform
+from lightning_cim.chip.transform import Program, Stage, Stored, Transform
 
 
 class WeightScope:
@@ -121,7 +121,8 @@ class WeightScope:
     def _current_targets(self, mapping: Mapping) -> list[Target]:
         """The mapping's targets; resolved again by name when a module or a tie was replaced since."""
         targets = self._targets[mapping]
-        if not all(_in_place(self._model, target) for target in targets):
+        distinct = len({id(target.sites[0].parameter) for target in targets}) == len(targets)  # nothing was tied since
+        if not distinct or not all(_in_place(self._model, target) for target in targets):
             targets = self._targets[mapping] = mapping.resolve(self._model)
         return targets
 
@@ -190,12 +191,20 @@ def chip_weights(model: nn.Module, chip: Chip) -> dict[str, Tensor]:
 def _programmed(model: nn.Module, chip: Chip) -> Iterator[WeightScope]:
     check_finite(model, resolved(model, chip.mapping))
     scope = scope_of(model)
+    if scope.is_open:
+        raise ValueError(f"{type(model).__name__} is on a chip already; leave that block, or this training step, first")
+    # A callback's injection is switched off between two batches; it makes room and comes back.
+    idle = [link for link in scope.chain if link.stage is Stage.PROGRAM and link.is_null]
     program = Program(chip)
+    for link in idle:
+        scope.remove(link)
     scope.add(program)
     try:
         yield scope
     finally:
         scope.remove(program)
+        for link in idle:
+            scope.add(link)
 
 
 def _in_place(model: nn.Module, target: Target) -> bool:

@@ -21,6 +21,7 @@ from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.journal import Journal
 from lightning_cim.evaluation.passes import ChipPasses, Stage, loaders_of
 from lightning_cim.evaluation.percentile import chips_needed
+from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation
 
@@ -86,12 +87,13 @@ def evaluate_chips(
     _start_ranks(trainer)
     loaders, datamodule = loaders_of(trainer, model, data, stage)
     about = {"variation": str(variation), "seed": seed, "stage": stage, "mapping": repr(population[0].mapping)}
-    if csv is not None:
-        about["fingerprint"] = _fingerprint(model, trainer, repr(about))
-    passes = ChipPasses(trainer, model, loaders, stage, datamodule)
-    rows = run_chips(
-        trainer, passes, population.__getitem__, chips, csv=csv, about=about, workers=workers, progress=progress
-    )
+    with same_on_all_ranks(trainer, model):
+        if csv is not None:
+            about["fingerprint"] = _fingerprint(model, trainer, repr(about))
+        passes = ChipPasses(trainer, model, loaders, stage, datamodule)
+        rows = run_chips(
+            trainer, passes, population.__getitem__, chips, csv=csv, about=about, workers=workers, progress=progress
+        )
     shown = {name: about[name] for name in ("variation", "seed", "stage")}
     return ChipResult.from_rows(rows, shown, None if lower_is_better is None else tuple(lower_is_better))
 
@@ -185,7 +187,8 @@ def _fingerprint(model: nn.Module, trainer: Any, about: str) -> str:
     """A digest of weights, buffers, simulated hardware and settings: equal digests give equal chips."""
     digest = hashlib.sha256(about.encode())
     hardware = [callback for callback in trainer.callbacks if getattr(callback, "simulates_hardware", False)]
-    states = [model.state_dict(), *((type(callback).__name__, callback.state_dict()) for callback in hardware)]
+    settings = [(type(callback).__name__, callback.settings, callback.state_dict()) for callback in hardware]
+    states = [model.state_dict(), *settings]
     leaves, structure = tree_flatten(states)
     digest.update(str(structure).encode())
     for leaf in leaves:

@@ -23,9 +23,9 @@ def read_rows(path: Path) -> tuple[dict[str, Any], dict[int, dict[str, float]]]:
     """
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
-    if not lines or not lines[0].startswith(PREFIX):
-        raise ValueError(f"{path}, line 1: not a file of chips (it should begin with {PREFIX!r})")
-    about = json.loads(lines[0][len(PREFIX) :])
+    about = _about(lines[0]) if lines else None
+    if about is None:
+        raise ValueError(f"{path}, line 1: not a file of chips (it should begin with {PREFIX!r} and a JSON object)")
     if len(lines) < 2:
         return about, {}
     header = next(csv.reader([lines[1]]))
@@ -46,7 +46,9 @@ def write_rows(path: Path, about: dict[str, Any], rows: Mapping[int, Mapping[str
     text = PREFIX + json.dumps(about) + "\n"
     for position, (chip, row) in enumerate(rows.items()):
         text += (_line(["chip", *row]) if position == 0 else "") + _line([chip, *row.values()])
-    path.write_text(text, encoding="utf-8")
+    part = path.with_name(path.name + ".part")  # a kill while writing must not lose the chips of an existing file
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 class Journal:
@@ -82,6 +84,17 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
         self.rows[chip] = row
+
+
+def _about(line: str) -> dict[str, Any] | None:
+    """The JSON object of a first line; None if it has none."""
+    if not line.startswith(PREFIX):
+        return None
+    try:
+        about = json.loads(line[len(PREFIX) :])
+    except json.JSONDecodeError:
+        return None
+    return about if isinstance(about, dict) else None
 
 
 def _line(cells: list[Any]) -> str:

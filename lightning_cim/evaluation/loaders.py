@@ -41,9 +41,10 @@ class CachedLoader:
             self._batches, self._cacheable = None, False
         kept: list[Any] = []
         size = 0
-        source = iter(self._loader)
+        # Lightning iterates in inference mode, whose tensors have no version counter.
+        with torch.inference_mode(False):
+            source = iter(self._loader)
         while True:
-            # Lightning iterates in inference mode, whose tensors have no version counter.
             with torch.inference_mode(False):
                 try:
                     batch = next(source)

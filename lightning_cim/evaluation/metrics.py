@@ -33,7 +33,6 @@ class KPP(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
     values: list[Tensor]
 
     def __init__(self, k: float = 1.0, lower_is_better: bool = False, **kwargs: Any) -> None:
@@ -41,8 +40,12 @@ class KPP(Metric):
         if not 0 < k < 100:
             raise ValueError(f"KPP: k is a percentile in per cent, 0 < k < 100, got {k!r}")
         self.k, self.lower_is_better = k, lower_is_better
-        self.higher_is_better = not lower_is_better
         self.add_state("values", default=[], dist_reduce_fx="cat")
+
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]  # torchmetrics lets no instance set it
+        """The opposite of ``lower_is_better``."""
+        return not self.lower_is_better
 
     def update(self, value: Tensor | float) -> None:
         """Add the performance of one chip, or of several.

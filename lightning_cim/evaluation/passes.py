@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.steps import steps_of
@@ -55,10 +54,11 @@ class ChipPasses:
         """Metrics of one chip. The random state is given back as it was; the module too."""
         model, scope = self._model, scope_of(self._model)
         program = Program(chip)
-        links = [program, ChannelsLast(Mapping())] if self._channels_last else [program]
+        links = [program, ChannelsLast(chip.mapping)] if self._channels_last else [program]
         with ExitStack() as undo:
             undo.enter_context(isolated_rng())
             undo.enter_context(quiet())
+            undo.callback(setattr, model, "trainer", model._trainer)
             for link in links:
                 scope.add(link)
                 undo.callback(scope.remove, link)

@@ -53,7 +53,7 @@ def percentile(values: ArrayLike, k: float, lower_is_better: bool = False, confi
 
     Example:
         >>> print(percentile(range(1, 101), k=50))
-        50.5000 [41.0000, 61.0000]
+        50.5000 [40.0000, 61.0000]
     """
     sample = np.sort(np.asarray(values, dtype=np.float64))
     if sample.size == 0 or np.isnan(sample).any():

@@ -57,7 +57,7 @@ class ActivationQuantiser:
 
     Example:
         >>> ActivationQuantiser(0.5).high, ActivationQuantiser(0.5, signed=True).low
-        (255, -128)
+        (255, -127)
     """
 
     scale: float
@@ -75,8 +75,8 @@ class ActivationQuantiser:
 
     @property
     def low(self) -> int:
-        """Smallest integer."""
-        return -(1 << (self.bits - 1)) if self.signed else 0
+        """Smallest integer; symmetric, so that no clipped value lies beyond the trained range."""
+        return -self.high if self.signed else 0
 
     @property
     def high(self) -> int:

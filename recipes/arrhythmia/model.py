@@ -128,12 +128,13 @@ class ECGClassifier(L.LightningModule):
         weight_decay: decoupled weight decay of AdamW.
         label_smoothing: of the training loss, in [0, 1); validation and test losses are not smoothed.
         threshold: a window is VA if its VA probability is at least this; in (0, 1). Choose it on validation patients
-            and assign it: `model.threshold = t`. It is kept as a hyper-parameter, so `load_from_checkpoint` restores
-            it, while `trainer.test(model, ckpt_path=...)` keeps the one that `model` has.
+            and assign it: `model.threshold = t`. It is a buffer, so every way of loading a checkpoint restores it.
 
     Raises:
         ValueError: for an unknown `arch` or a threshold outside (0, 1).
     """
+
+    decision_threshold: Tensor
 
     def __init__(
         self,
@@ -146,6 +147,7 @@ class ECGClassifier(L.LightningModule):
         """Build the net and the epoch metrics."""
         super().__init__()
         self.save_hyperparameters()
+        self.register_buffer("decision_threshold", torch.zeros(()))
         self.threshold = threshold
         nets: dict[str, type[nn.Module]] = {"chipnet": ChipNet, "iegmnet": IEGMNet}
         if arch not in nets:
@@ -161,13 +163,13 @@ class ECGClassifier(L.LightningModule):
     @property
     def threshold(self) -> float:
         """Smallest VA probability that is called VA."""
-        return float(self.hparams["threshold"])
+        return float(self.decision_threshold)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
         if not 0.0 < value < 1.0:
             raise ValueError(f"threshold must be in (0, 1), got {value}")
-        self.hparams["threshold"] = float(value)
+        self.decision_threshold.fill_(value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits `(B, 2)` of windows `(B, 1, length)`."""

@@ -60,7 +60,7 @@ def fake_quantised(net, weights, x, scales=None, dtype=torch.float64):
         seen[name] = h.abs().max().item()
         if scales is None:
             return h
-        low, high = (-128, 127) if name == "conv1" else (0, 255)
+        low, high = (-127, 127) if name == "conv1" else (0, 255)
         step = torch.tensor(scales[name], dtype=torch.float32).to(dtype)
         return torch.clamp(torch.round(h / step), low, high) * step
 
@@ -179,7 +179,7 @@ def test_worst_case_inputs_do_not_overflow():
     """Full-scale inputs at 32 bits, checked with Python's unbounded integers."""
     net, weights, inputs, _, _ = setup(n=5)
     for layer, name in zip(export_integer(net, weights, inputs, LENGTH, 32).layers, LAYERS, strict=True):
-        reach = np.abs(layer.weight.astype(int)).sum((1, 2)) * (128 if name == "conv1" else 255)
+        reach = np.abs(layer.weight.astype(int)).sum((1, 2)) * (127 if name == "conv1" else 255)
         terms = LENGTH // 16 if name == "conv4" else 1
         for r, m, b in zip(reach.tolist(), layer.multiplier.tolist(), layer.bias.tolist(), strict=True):
             assert r < 2**31
@@ -205,7 +205,7 @@ def test_a_single_scale_serves_all_channels():
 def test_input_quantiser_rounds_and_clips_like_torch(dtype):
     quantiser = ActivationQuantiser(0.1, 8, signed=True)
     x = torch.arange(-4000, 4001).to(dtype) / 200  # many halves of a step, which the two precisions round apart
-    expected = torch.clamp(torch.round(x / torch.tensor(0.1, dtype=dtype)), -128, 127).to(torch.int16)
+    expected = torch.clamp(torch.round(x / torch.tensor(0.1, dtype=dtype)), -127, 127).to(torch.int16)
     np.testing.assert_array_equal(quantiser(x.numpy()), expected.numpy())
 
 

@@ -1,0 +1,126 @@
+"""An evaluation that is really killed goes on at the next chip."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lightning_cim as cim
+from lightning_cim.evaluation.journal import read_rows
+from tests.evaluation.toys import VARIATION, Classifier, loader, trainer
+
+ROOT = Path(__file__).parents[2]
+CHIPS = 8
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*chips are few.*")
+
+# Slow on purpose, so that the kill comes in the middle.
+SCRIPT = """
+import sys, time
+import lightning_cim as cim
+from tests.evaluation.toys import VARIATION, Classifier, loader, trainer
+
+class Slow(Classifier):
+    def on_test_epoch_end(self):
+        time.sleep(0.2)
+
+cim.evaluate_chips(
+    trainer(), Slow(), loader(), variation=VARIATION, chips=int(sys.argv[2]), csv=sys.argv[1], progress=False
+)
+"""
+
+
+class Counting(Classifier):
+    """Counts the chips that are simulated."""
+
+    runs = 0
+
+    def on_test_epoch_end(self):
+        self.runs += 1
+
+
+def evaluate(model, chips=CHIPS, **options):
+    return cim.evaluate_chips(trainer(), model, loader(), variation=VARIATION, chips=chips, progress=False, **options)
+
+
+def rows_of(path):
+    try:
+        return read_rows(path)[1]
+    except (OSError, ValueError):
+        return {}
+
+
+def test_only_the_missing_chips_are_simulated_after_a_kill(tmp_path):
+    path = tmp_path / "chips.csv"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(path), str(CHIPS)],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(rows_of(path)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = len(rows_of(path))
+    assert 2 <= done < CHIPS
+    model = Counting()
+    resumed = evaluate(model, csv=path)
+    assert model.runs == CHIPS - done
+    whole = evaluate(Counting())
+    for name in whole.metrics:
+        np.testing.assert_array_equal(resumed.values[name], whole.values[name])
+    from_file = cim.ChipResult.from_csv(path)
+    assert from_file.chips == list(range(CHIPS))
+    np.testing.assert_array_equal(from_file.values["test/loss"], whole.values["test/loss"])
+
+
+def test_a_finished_file_simulates_nothing_and_more_chips_only_the_new_ones(tmp_path):
+    model, path = Counting(), tmp_path / "chips.csv"
+    evaluate(model, chips=2, csv=path)
+    assert model.runs == 2
+    evaluate(model, chips=2, csv=path)
+    assert model.runs == 2
+    grown = evaluate(model, chips=4, csv=path)
+    assert model.runs == 4
+    assert evaluate(model, chips=3, csv=path).chips == [0, 1, 2]
+    assert model.runs == 4
+    np.testing.assert_array_equal(grown.values["test/loss"], evaluate(Counting(), chips=4).values["test/loss"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"variation": cim.Gaussian(0.1)}, {"stage": "validate"}, {"mapping": cim.Mapping(exclude=["net.0"])}],
+)
+def test_a_file_of_other_settings_is_refused(tmp_path, change):
+    options = {"variation": VARIATION, "chips": 1, "csv": tmp_path / "chips.csv", "progress": False}
+    cim.evaluate_chips(trainer(), Classifier(), loader(), **options)
+    with pytest.raises(ValueError, match="holds chips of another evaluation"):
+        cim.evaluate_chips(trainer(), Classifier(), loader(), **{**options, **change})
+
+
+def test_a_file_of_other_weights_or_hardware_is_refused(tmp_path):
+    options = {"variation": VARIATION, "chips": 1, "csv": tmp_path / "chips.csv", "progress": False}
+
+    def quantised(bits):
+        return trainer(callbacks=[cim.MixedPrecision(weight_bits=bits, activation_bits=None)])
+
+    model = Classifier()
+    cim.evaluate_chips(quantised(8), model, loader(), **options)
+    cim.evaluate_chips(quantised(8), model, loader(), **options)
+    for other in (quantised(4), trainer()):
+        with pytest.raises(ValueError, match="holds chips of another evaluation"):
+            cim.evaluate_chips(other, model, loader(), **options)
+    model.net[0].bias.data[0] += 1
+    with pytest.raises(ValueError, match="holds chips of another evaluation"):
+        cim.evaluate_chips(quantised(8), model, loader(), **options)

@@ -1,0 +1,91 @@
+"""Batches that are read once and passed over by every chip."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_cim.evaluation.loaders import CachedLoader, cached, whole
+
+
+class Counted:
+    """A loader that counts how often it is read."""
+
+    def __init__(self, batches=3):
+        self.reads, self.batches = 0, batches
+
+    def __iter__(self):
+        self.reads += 1
+        return iter([torch.full((2, 2), float(i)) for i in range(self.batches)])
+
+    def __len__(self):
+        return self.batches
+
+
+def passes(loader, times):
+    return [[batch.clone() for batch in loader] for _ in range(times)]
+
+
+def test_a_loader_is_read_once():
+    source = Counted()
+    first, second, third = passes(CachedLoader(source), 3)
+    assert source.reads == 1
+    assert len(CachedLoader(source)) == 3
+    for batches in (second, third):
+        assert all(torch.equal(a, b) for a, b in zip(first, batches, strict=True))
+
+
+@pytest.mark.parametrize(("budget", "reads"), [(48, 1), (47, 3), (0, 3)])
+def test_what_does_not_fit_is_read_again(budget, reads):
+    source = Counted()  # three batches of 16 bytes
+    loader = CachedLoader(source, budget)
+    assert all(len(batches) == 3 for batches in passes(loader, 3))
+    assert source.reads == reads
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_batches_changed_in_place_are_read_anew(inference):
+    source = Counted()
+    loader = CachedLoader(source)
+    with torch.inference_mode(inference):
+        for _ in range(3):
+            for index, batch in enumerate(loader):
+                assert torch.equal(batch, torch.full((2, 2), float(index)))
+                batch.add_(1.0)
+    assert source.reads == 3
+
+
+def test_an_abandoned_pass_is_not_taken_for_a_whole_one():
+    source = Counted()
+    loader = CachedLoader(source)
+    next(iter(loader))
+    assert len(list(loader)) == 3
+    assert len(list(loader)) == 3
+    assert source.reads == 2
+
+
+def test_nested_batches():
+    batches = [{"x": torch.ones(2), "y": (torch.zeros(1), "name", 3)}]
+    loader = CachedLoader(batches)
+    list(loader)
+    (again,) = list(loader)
+    assert again["y"][1:] == ("name", 3)
+    again["y"][0].add_(1.0)
+    assert loader._batches is not None
+    assert len(list(loader)) == 1
+    assert loader._batches is None
+
+
+def test_collections_keep_their_shape():
+    found = cached({"a": Counted(), "b": [Counted(), Counted()]})
+    assert isinstance(found["a"], CachedLoader)
+    assert len(found["b"]) == 2
+
+
+def test_a_ranks_share_is_made_whole_again():
+    data = TensorDataset(torch.arange(10))
+    sampler = DistributedSampler(data, num_replicas=2, rank=1, shuffle=False)
+    share = DataLoader(data, batch_size=3, sampler=sampler)
+    assert torch.cat([batch[0] for batch in whole(share)]).tolist() == list(range(10))
+    plain = DataLoader(data, batch_size=3)
+    assert whole(plain) is plain
