@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lightning_cim._compat import MisconfigurationException
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.evaluate import evaluate_chips
@@ -167,6 +168,13 @@ class CIMCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--cim.*``."""
         parser.add_class_arguments(CIMOptions, "cim")
+
+    def instantiate_classes(self) -> None:
+        """Build everything; a value that a class refuses ends like a typo does, with the message and exit status 2."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            self.parser.error(str(error))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the injection that ``--cim.*`` describes."""

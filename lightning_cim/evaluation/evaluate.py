@@ -188,7 +188,8 @@ def _fingerprint(model: nn.Module, trainer: Any, about: str) -> str:
     digest = hashlib.sha256(about.encode())
     hardware = [callback for callback in trainer.callbacks if getattr(callback, "simulates_hardware", False)]
     settings = [(type(callback).__name__, callback.settings, callback.state_dict()) for callback in hardware]
-    states = [model.state_dict(), *settings]
+    limits = (str(trainer.precision), trainer.limit_val_batches, trainer.limit_test_batches)
+    states = [model.state_dict(), limits, *settings]
     leaves, structure = tree_flatten(states)
     digest.update(str(structure).encode())
     for leaf in leaves:

@@ -29,34 +29,44 @@ class CachedLoader:
     def __init__(self, loader: Iterable[Any], budget: int = BUDGET) -> None:
         self._loader = loader
         self._budget = budget
-        self._batches: list[Any] | None = None
-        self._versions: list[list[int]] = []
         self._cacheable = True
+        self._batches: list[Any] = []
+        self._versions: list[list[int]] = []
+        self._size = 0
+        self._source: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        if self._batches is not None and [_versions(batch) for batch in self._batches] == self._versions:
-            yield from self._batches
-            return
-        if self._batches is not None:
-            self._batches, self._cacheable = None, False
-        kept: list[Any] = []
-        size = 0
+        if [_versions(batch) for batch in self._batches] != self._versions:
+            self._stop_caching()
+        yield from self._batches
+        # Behind the kept batches goes on whatever iterator gave them, also when the last pass stopped early
+        # (limit_test_batches); without a cache every pass has an iterator of its own.
+        source = self._source if self._cacheable else None
         # Lightning iterates in inference mode, whose tensors have no version counter.
         with torch.inference_mode(False):
-            source = iter(self._loader)
+            source = iter(self._loader) if source is None else source
+        self._source = source if self._cacheable else None
         while True:
             with torch.inference_mode(False):
                 try:
                     batch = next(source)
                 except StopIteration:
-                    break
+                    return
             if self._cacheable:
-                kept.append(batch)
-                self._versions = [*self._versions[: len(kept) - 1], _versions(batch)]
-                size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-                self._cacheable = size <= self._budget
+                self._keep(batch)
             yield batch
-        self._batches = kept if self._cacheable else None
+
+    def _keep(self, batch: Any) -> None:
+        self._size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+        if self._size > self._budget:
+            self._stop_caching()
+            return
+        self._batches.append(batch)
+        self._versions.append(_versions(batch))
+
+    def _stop_caching(self) -> None:
+        self._cacheable, self._source = False, None
+        self._batches, self._versions = [], []
 
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]

@@ -94,17 +94,7 @@ class ChipResult:
     def table(self, k: float = 1.0) -> str:
         """A table of all metrics: mean with its 95 % interval, std, KPP with its interval, worst chip."""
         header = ["metric", "mean ± 95 %", "std", f"KPP {k:g} % [95 % interval]", "worst", "chip"]
-        rows = [
-            [
-                name,
-                f"{self.mean(name):.4f} ± {self.ci95(name):.4f}",
-                f"{self.std(name):.4f}",
-                str(self.kpp(name, k)),
-                f"{self.worst(name):.4f}",
-                str(self.worst_chip(name)),
-            ]
-            for name in self.values
-        ]
+        rows = [self._row(name, k) for name in self.values]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -118,6 +108,26 @@ class ChipResult:
                 f"note: {len(self.chips)} chips are few for a {k:g} % percentile; use at least {chips_needed(k)}."
             )
         return "\n".join(lines)
+
+    def _row(self, name: str, k: float) -> list[str]:
+        undefined = int(np.isnan(self.values[name]).sum())
+        if undefined:
+            return [
+                name,
+                f"NaN on {undefined} chips",
+                "",
+                "",
+                "",
+                str(self.chips[int(np.isnan(self.values[name]).argmax())]),
+            ]
+        return [
+            name,
+            f"{self.mean(name):.4f} ± {self.ci95(name):.4f}",
+            f"{self.std(name):.4f}",
+            str(self.kpp(name, k)),
+            f"{self.worst(name):.4f}",
+            str(self.worst_chip(name)),
+        ]
 
     def __str__(self) -> str:
         return self.table()

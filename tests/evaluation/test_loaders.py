@@ -59,9 +59,9 @@ def test_an_abandoned_pass_is_not_taken_for_a_whole_one():
     source = Counted()
     loader = CachedLoader(source)
     next(iter(loader))
+    assert [float(batch[0, 0]) for batch in loader] == [0.0, 1.0, 2.0]
     assert len(list(loader)) == 3
-    assert len(list(loader)) == 3
-    assert source.reads == 2
+    assert source.reads == 1
 
 
 def test_nested_batches():
@@ -71,9 +71,9 @@ def test_nested_batches():
     (again,) = list(loader)
     assert again["y"][1:] == ("name", 3)
     again["y"][0].add_(1.0)
-    assert loader._batches is not None
+    assert len(loader._batches) == 1
     assert len(list(loader)) == 1
-    assert loader._batches is None
+    assert loader._batches == []
 
 
 def test_collections_keep_their_shape():
@@ -89,3 +89,21 @@ def test_a_ranks_share_is_made_whole_again():
     assert torch.cat([batch[0] for batch in whole(share)]).tolist() == list(range(10))
     plain = DataLoader(data, batch_size=3)
     assert whole(plain) is plain
+
+
+def test_a_pass_that_stops_early_is_cached_and_a_longer_one_goes_on():
+    reads = []
+
+    class Source:
+        def __iter__(self):
+            for value in range(4):
+                reads.append(value)
+                yield torch.tensor([value])
+
+    loader = CachedLoader(Source())
+    assert [int(batch) for batch, _ in zip(loader, range(2), strict=False)][:2] == [0, 1]
+    first = list(reads)
+    assert [int(batch) for batch, _ in zip(loader, range(2), strict=False)][:2] == [0, 1]
+    assert reads == first
+    assert [int(batch) for batch in loader] == [0, 1, 2, 3]
+    assert sorted(reads) == [0, 1, 2, 3]

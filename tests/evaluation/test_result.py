@@ -111,3 +111,9 @@ def test_rows_are_put_in_the_order_of_the_chips():
     result = cim.ChipResult.from_rows({2: {"acc": 0.2}, 0: {"acc": 0.0}, 1: {"acc": 0.1}})
     assert result.chips == [0, 1, 2]
     assert result.of("acc").tolist() == [0.0, 0.1, 0.2]
+
+
+def test_a_metric_that_is_nan_on_some_chips_is_named_not_averaged():
+    result = cim.ChipResult({"acc": np.array([0.5, np.nan, 0.7])}, [0, 1, 2])
+    line = next(line for line in result.table(k=50).splitlines() if line.startswith("acc"))
+    assert line.split() == ["acc", "NaN", "on", "1", "chips", "1"]
