@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import lightning_cim as cim
 from recipes.arrhythmia import baselines, metrics, simulator
-from recipes.arrhythmia.datamodule import ECGData, WindowDataset
+from recipes.arrhythmia.datamodule import ECGData, in_order
 from recipes.arrhythmia.hardware import HardwareReport, hardware_report
 from recipes.arrhythmia.integer import ActivationQuantiser, QuantisedWeight, agreement, export_integer
 from recipes.arrhythmia.model import ChipNet
@@ -63,7 +63,7 @@ def chip_loader(data: ECGData, strips_each: int) -> DataLoader[Any]:
     chosen: list[int] = []
     for patient in np.unique(windows.patient):
         chosen += np.unique(windows.strip[windows.patient == patient])[:strips_each].tolist()
-    return DataLoader(WindowDataset(windows.subset(np.isin(windows.strip, chosen))), 512, collate_fn=_same)
+    return in_order(windows.subset(np.isin(windows.strip, chosen)), 512)
 
 
 def chip_results(
@@ -169,7 +169,3 @@ def _fake_quantised(
 
         layer.register_forward_pre_hook(hook)
     return twin
-
-
-def _same(batch: Any) -> Any:
-    return batch

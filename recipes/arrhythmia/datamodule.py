@@ -48,6 +48,11 @@ class WindowDataset(Dataset[Batch]):
         return self.x[indices], self.y[indices]
 
 
+def in_order(windows: Windows, batch_size: int) -> DataLoader[Batch]:
+    """Batches of windows in order; a batch is one slice, never a collation of single windows."""
+    return DataLoader(WindowDataset(windows), batch_size, collate_fn=_already_a_batch)
+
+
 def _already_a_batch(batch: Any) -> Any:
     return batch
 
@@ -332,11 +337,8 @@ class ECGData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation batches in order, not augmented."""
-        return self._in_order("val")
+        return in_order(self.windows("val"), self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test batches in order, not augmented."""
-        return self._in_order("test")
-
-    def _in_order(self, part: Split) -> DataLoader[Batch]:
-        return DataLoader(WindowDataset(self.windows(part)), self.batch_size, collate_fn=_already_a_batch)
+        return in_order(self.windows("test"), self.batch_size)

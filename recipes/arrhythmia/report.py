@@ -50,7 +50,7 @@ def rhythm_table(rows: Sequence[Row]) -> Table:
     return ["net or rule", *rhythms], [[row["name"], *(_pc(row["rhythm_acc"][r]) for r in rhythms)] for row in rows]
 
 
-def patient_table(rows: Sequence[Row], worst: int = 5) -> Table:
+def patient_table(rows: Sequence[Row], worst: int = 3) -> Table:
     """F2 over patients: quartiles, share above .95, and the worst patients."""
     header = ["net or rule", "median F2", "lower quartile", "patients with F2 > .95 %", f"{worst} worst patients"]
     body = []
@@ -167,7 +167,8 @@ def chips_figure(results: dict[tuple[str, float], cim.ChipResult]) -> Figure:
         ax.set_title(f"sigma = {sigma:g}")
         ax.set_xlabel("window accuracy %")
         ax.set_ylabel("chips")
-        ax.legend(fontsize="x-small")
+        ax.set_ylim(top=1.4 * ax.get_ylim()[1])  # room for the legend
+        ax.legend(fontsize="x-small", loc="upper left")
     return figure
 
 
@@ -228,7 +229,7 @@ main{max-width:1120px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.3rem} h2{font-size:1.15rem;margin:2rem 0 .2rem}
 p{margin:.2rem 0 .7rem;max-width:75ch}
 pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
-.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.86rem} th,td{padding:.25rem .6rem;text-align:right}
+.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.86rem} th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} thead th{border-bottom:2px solid #444}
 tbody tr:nth-child(even){background:#f4f6f8}
 img{max-width:100%;height:auto}

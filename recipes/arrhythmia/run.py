@@ -186,7 +186,8 @@ _ACCURACY_NOTE = (
     "Windows of 512 samples (2.048 s). Rules and the logistic regression on five features (LR-5) are fitted on the"
     " training windows. Thresholds of the nets and of 'LR-5, tuned' give the best F2 on the validation patients. A vote"
     " is 3 of 6 consecutive windows; 'if independent' is what that vote would give if a patient's errors were"
-    " independent, which they are not. Intervals: bootstrap over patients."
+    " independent, which they are not. 'plain' and 'variation' are the dense net after sparsification, quantisation and"
+    " further epochs. Intervals: bootstrap over patients."
 )
 _LATENCY_NOTE = (
     "40 simulated test patients turn from sinus rhythm into VT or VF; the variation-trained net with clean weights."

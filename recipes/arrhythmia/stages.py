@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 import lightning_cim as cim
-from recipes.arrhythmia.datamodule import ECGData, WindowDataset
+from recipes.arrhythmia.datamodule import ECGData, in_order
 from recipes.arrhythmia.metrics import choose_threshold
 from recipes.arrhythmia.model import ECGClassifier
 from recipes.arrhythmia.windows import Windows
@@ -81,8 +80,7 @@ class Trained:
 
     def probability(self, windows: Windows) -> NDArray[np.float64]:
         """VA probability of each window, (N,)."""
-        loader = DataLoader(WindowDataset(windows), 512, collate_fn=_same)
-        batches = self.silent_trainer().predict(self.module, loader)
+        batches = self.silent_trainer().predict(self.module, in_order(windows, 512))
         assert batches is not None
         return torch.cat(batches).double().numpy()  # type: ignore[arg-type]
 
@@ -150,7 +148,3 @@ def _restore(trained: Trained, path: Path) -> None:
     trained.module.load_state_dict(checkpoint["state_dict"])
     for callback in trained.hardware:
         callback.load_state_dict(checkpoint["callbacks"][callback.state_key])
-
-
-def _same(batch: Any) -> Any:
-    return batch
