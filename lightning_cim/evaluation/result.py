@@ -141,9 +141,15 @@ class ChipResult:
             ax: Draw here instead of on a new figure.
 
         Returns:
-            Figure and axes. Needs the extra ``lightning_cim[plot]``.
+            Figure and axes.
+
+        Raises:
+            ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        import matplotlib.pyplot as plt
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
 
         name = self._name(metric)
         sample, mark = self.values[name], self.kpp(name, k)

@@ -229,7 +229,8 @@ main{max-width:1120px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.3rem} h2{font-size:1.15rem;margin:2rem 0 .2rem}
 p{margin:.2rem 0 .7rem;max-width:75ch}
 pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
-.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.86rem} th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
+.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.86rem}
+th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} thead th{border-bottom:2px solid #444}
 tbody tr:nth-child(even){background:#f4f6f8}
 img{max-width:100%;height:auto}
