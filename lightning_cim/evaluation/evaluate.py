@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.journal import Journal
+from lightning_cim.evaluation.memory import kept_memory
 from lightning_cim.evaluation.passes import ChipPasses, Stage, isolated_rng, loaders_of, quiet
 from lightning_cim.evaluation.percentile import chips_needed
 from lightning_cim.evaluation.ranks import same_on_all_ranks
@@ -117,7 +118,7 @@ def run_chips(
     rows: dict[int, Row] = {} if journal is None else {r: row for r, row in journal.rows.items() if r < chips}
     todo = [index for index in range(rank, chips, ranks) if index not in rows]
     bar = _bar(progress and rank == 0, total=len(range(rank, chips, ranks)), done=len(rows))
-    with isolated_rng(), quiet(), bar as advance:
+    with isolated_rng(), quiet(), kept_memory(), bar as advance:
         for index, row in _simulate(passes, chip, todo, workers):
             rows[index] = row
             if journal is not None:

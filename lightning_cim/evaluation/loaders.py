@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -24,11 +24,14 @@ class CachedLoader:
     Args:
         loader: Any iterable of batches.
         budget: Bytes to keep at most.
+        channels_last: Lay images (4-D floating tensors) out channels-last, as the convolutions of the first layer want
+            them; their values and shapes stay what they are.
     """
 
-    def __init__(self, loader: Iterable[Any], budget: int = BUDGET) -> None:
+    def __init__(self, loader: Iterable[Any], budget: int = BUDGET, channels_last: bool = False) -> None:
         self._loader = loader
         self._budget = budget
+        self._channels_last = channels_last
         self._cacheable = True
         self._batches: list[Any] = []
         self._versions: list[list[int]] = []
@@ -52,9 +55,15 @@ class CachedLoader:
                     batch = next(source)
                 except StopIteration:
                     return
+                batch = tree_map(_channels_last, batch) if self._channels_last else batch
             if self._cacheable:
                 self._keep(batch)
             yield batch
+
+    def keep_layout(self) -> None:
+        """Read the loader again, and leave images in their own layout."""
+        self._channels_last, self._source = False, None
+        self._batches, self._versions, self._size = [], [], 0
 
     def _keep(self, batch: Any) -> None:
         self._size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
@@ -72,13 +81,13 @@ class CachedLoader:
         return len(self._loader)  # type: ignore[arg-type]
 
 
-def cached(loaders: Any) -> Any:
+def cached(loaders: Any, channels_last: bool = False) -> Any:
     """Cache every loader of a collection, or the single one."""
     if isinstance(loaders, (list, tuple)):
-        return [cached(loader) for loader in loaders]
+        return [cached(loader, channels_last) for loader in loaders]
     if isinstance(loaders, dict):
-        return {name: cached(loader) for name, loader in loaders.items()}
-    return CachedLoader(whole(loaders))
+        return {name: cached(loader, channels_last) for name, loader in loaders.items()}
+    return CachedLoader(whole(loaders), channels_last=channels_last)
 
 
 def whole(loader: Any) -> Any:
@@ -112,6 +121,11 @@ def borrowed(datamodule: Any, name: str, loaders: Any) -> Iterator[None]:
             del datamodule.__dict__[key]
         datamodule.__dict__.update(before)
         datamodule.trainer = trainer
+
+
+def _channels_last(leaf: Any) -> Any:
+    image = isinstance(leaf, torch.Tensor) and leaf.ndim == 4 and leaf.is_floating_point()
+    return leaf.contiguous(memory_format=torch.channels_last) if image else leaf
 
 
 def _versions(batch: Any) -> list[int]:

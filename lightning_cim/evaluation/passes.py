@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import scope_of
@@ -43,12 +44,12 @@ class ChipPasses:
 
     def __init__(self, trainer: Any, model: nn.Module, loaders: Any, stage: Stage, datamodule: Any = None) -> None:
         self._model, self._stage, self._datamodule = model, stage, datamodule
-        self._loaders = cached(loaders)
         with quiet():
             self._trainer = _silent(trainer)
         self.on_accelerator = trainer.strategy.root_device.type != "cpu"
         convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
         self._channels_last = convolutions and not self.on_accelerator
+        self._loaders = cached(loaders, self._channels_last)
 
     def run(self, chip: Chip) -> dict[str, float]:
         """Metrics of one chip; the module is given back as it was."""
@@ -59,6 +60,8 @@ class ChipPasses:
             if not self._channels_last or "view" not in str(error):
                 raise
             self._channels_last = False
+            for loader in tree_leaves(self._loaders):
+                loader.keep_layout()
             return self._pass(chip)
 
     def _pass(self, chip: Chip) -> dict[str, float]:

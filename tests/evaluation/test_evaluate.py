@@ -278,23 +278,23 @@ class ViewsItsActivations(L.LightningModule):
 
     def __init__(self):
         super().__init__()
-        self.conv = torch.nn.Conv2d(1, 4, 3)
+        self.conv = torch.nn.Conv2d(2, 4, 3)
         self.fc = torch.nn.Linear(4 * 6 * 6, 2)
 
     def test_step(self, batch, batch_idx):
         (images,) = batch
         features = torch.relu(self.conv(images))
-        self.log("score", self.fc(features.view(len(images), -1)).mean())
+        self.log("score", self.fc(features.view(len(images), -1)).mean() + images.view(len(images), -1).mean())
 
 
 def test_a_module_that_views_its_activations_is_evaluated_without_channels_last():
     torch.manual_seed(0)
-    model, images = ViewsItsActivations(), torch.randn(6, 1, 8, 8)
+    model, images = ViewsItsActivations(), torch.randn(6, 2, 8, 8)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), batch_size=6)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     result = cim.evaluate_chips(trainer, model, loader, variation=cim.Gaussian(0.1), chips=2, k=50, progress=False)
     population = cim.ChipPopulation(model, cim.Gaussian(0.1))
     for index in range(2):
         with cim.on_chip(model, population[index]), torch.no_grad():
-            expected = model.fc(torch.relu(model.conv(images)).view(6, -1)).mean()
+            expected = model.fc(torch.relu(model.conv(images)).view(6, -1)).mean() + images.mean()
         assert result.of("score")[index] == pytest.approx(float(expected), rel=1e-5)

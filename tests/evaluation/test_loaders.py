@@ -107,3 +107,15 @@ def test_a_pass_that_stops_early_is_cached_and_a_longer_one_goes_on():
     assert reads == first
     assert [int(batch) for batch in loader] == [0, 1, 2, 3]
     assert sorted(reads) == [0, 1, 2, 3]
+
+
+def test_images_are_laid_out_channels_last_and_nothing_else_changes():
+    batch = {"image": torch.randn(2, 3, 4, 4), "label": torch.tensor([0, 1]), "name": ["a", "b"]}
+    loader = CachedLoader([batch], channels_last=True)
+    (found,) = list(loader)
+    assert found["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found["image"], batch["image"])
+    assert found["label"] is batch["label"]
+    assert found["name"] == ["a", "b"]
+    loader.keep_layout()
+    assert next(iter(loader))["image"] is batch["image"]
