@@ -225,7 +225,7 @@ def _interval(mark: dict[str, float]) -> str:
 
 _STYLE = """<style>
 body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0}
-main{max-width:1120px;margin:2rem auto;padding:0 1rem}
+main{max-width:1340px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.3rem} h2{font-size:1.15rem;margin:2rem 0 .2rem}
 p{margin:.2rem 0 .7rem;max-width:75ch}
 pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
@@ -233,7 +233,7 @@ pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
 th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} thead th{border-bottom:2px solid #444}
 tbody tr:nth-child(even){background:#f4f6f8}
-img{max-width:100%;height:auto}
+img{max-width:min(100%,1120px);height:auto}
 </style>"""
 
 mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
