@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
-from lightning_cim.evaluation.journal import Journal
+from lightning_cim.evaluation.journal import Journal, write_rows
 from lightning_cim.evaluation.memory import kept_memory
 from lightning_cim.evaluation.passes import ChipPasses, Stage, isolated_rng, loaders_of, quiet
 from lightning_cim.evaluation.percentile import chips_needed
@@ -66,6 +66,7 @@ def evaluate_chips(
         stage: ``"test"`` or ``"validate"``.
         k: The percentile to warn about when there are too few chips.
         csv: Write each chip here as soon as it is done; a killed run given the same path continues at the next chip.
+            Ranks write ``csv.rank0``, ``csv.rank1``, ..., and rank 0 the whole file at the end.
         workers: Processes that simulate chips side by side, one thread each. CPU only.
         lower_is_better: Metrics for which lower is better; None: judged by their names (``loss``, ``error``, ...).
         progress: Whether to show a progress bar over chips.
@@ -95,6 +96,8 @@ def evaluate_chips(
         rows = run_chips(
             trainer, passes, population.__getitem__, chips, csv=csv, about=about, workers=workers, progress=progress
         )
+        if csv is not None and trainer.world_size > 1 and trainer.is_global_zero:
+            write_rows(Path(csv), about, rows)
     shown = {name: about[name] for name in ("variation", "seed", "stage")}
     return ChipResult.from_rows(rows, shown, None if lower_is_better is None else tuple(lower_is_better))
 

@@ -64,8 +64,10 @@ class ChipResult:
         return 1.96 * self.std(metric) / math.sqrt(len(self.chips))
 
     def kpp(self, metric: str | None = None, k: float = 1.0, confidence: float = 0.95) -> Percentile:
-        """The k-th percentile from the worse end, with its order-statistic interval."""
+        """The k-th percentile from the worse end, with its order-statistic interval; NaN if a chip's value is NaN."""
         name = self._name(metric)
+        if np.isnan(self.values[name]).any():
+            return Percentile(math.nan, math.nan, math.nan, k, len(self.chips), confidence)
         return percentile(self.values[name], k, self.is_lower_better(name), confidence)
 
     def worst(self, metric: str | None = None) -> float:

@@ -1,5 +1,7 @@
 """Logged statistics against evaluation by hand."""
 
+import math
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -107,3 +109,15 @@ def test_a_mapping_that_fits_nothing_is_refused():
     over = trainer(callbacks=[cim.MonteCarloEvaluation(VARIATION, mapping=cim.Mapping(targets=["conv"]))])
     with pytest.raises(MisconfigurationException, match=r"MonteCarloEvaluation: .*maps no parameter of Classifier"):
         over.validate(Classifier(), loader(), verbose=False)
+
+
+def test_a_metric_that_is_nan_on_a_chip_does_not_end_the_run(tmp_path):
+    class NaNOnChips(Classifier):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/acc", torch.tensor(float("nan")))
+
+    callback = cim.MonteCarloEvaluation(cim.Gaussian(0.1), chips=2, k=50)
+    fitting = trainer(max_epochs=1, callbacks=[callback])
+    fitting.fit(NaNOnChips(), loader(), loader())
+    assert math.isnan(fitting.callback_metrics["cim/acc_kpp"])
+    assert "NaN on 2 chips" in callback.result.table()

@@ -45,7 +45,9 @@ def main(folder, flavour, strategy):
     # Without validation nothing has made the ranks' batch-norm statistics equal when the chips are evaluated.
     run = train([] if strategy == "cim_ddp" else [cim.VariationInjection(SIGMA)], strategy, limit_val_batches=0)
     found["fit"] = seen(run)
-    found["after fit"] = evaluated(run.trainer, run.model)
+    found["after fit"] = evaluated(run.trainer, run.model, csv=Path(folder) / "chips.csv")
+    found["after fit, files"] = sorted(path.name for path in Path(folder).glob("chips.csv*")) if RANK == 0 else None
+    found["after fit, csv"] = cim.ChipResult.from_csv(Path(folder) / "chips.csv") if RANK == 0 else None
     found["after fit, state"] = run.model.state_dict()
 
     found["same chips"] = seen(train([cim.VariationInjection(SIGMA, same_across_ranks=True)]))

@@ -9,9 +9,9 @@ TEST = data(batches=3, batch_size=5, seed=4)
 WITH_PRECISION = {"weight_bits": 4, "activation_bits": 6}
 
 
-def evaluated(trainer, model, chips=CHIPS):
+def evaluated(trainer, model, chips=CHIPS, csv=None):
     """Metrics by name, one value a chip."""
-    result = cim.evaluate_chips(trainer, model, TEST, variation=SIGMA, chips=chips, k=90, progress=False)
+    result = cim.evaluate_chips(trainer, model, TEST, variation=SIGMA, chips=chips, k=90, csv=csv, progress=False)
     return {name: list(result.of(name)) for name in result.metrics}
 
 

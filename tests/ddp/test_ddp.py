@@ -84,6 +84,9 @@ def test_chips_after_a_fit_are_those_of_one_process(job):
     alone = evaluated(make_trainer(flavour), restored(flavour, ranks[0]["after fit, state"]))
     assert ranks[0]["after fit"] == alone
     assert ranks[1]["after fit"] == alone
+    written = ranks[0]["after fit, csv"]
+    assert {name: list(written.of(name)) for name in written.metrics} == alone
+    assert "chips.csv.rank0" in ranks[0]["after fit, files"]
 
 
 def test_monte_carlo_evaluation_logs_what_one_process_logs(job):
