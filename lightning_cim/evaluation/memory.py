@@ -17,9 +17,9 @@ def kept_memory() -> Iterator[None]:
     """Let glibc keep freed blocks for the next allocation instead of returning them to the system.
 
     Every layer of every batch allocates its activations. By default large blocks go back to the system as soon as they
-    are free, which hands them out again page by page, zeroed: on small convolutional nets that was half of the CPU time
-    of an evaluation. Afterwards kept memory is returned, and the thresholds are those that glibc's own adjustment ends
-    at once a program has freed a large block. Other C libraries are left alone.
+    are free, which hands them out again page by page, zeroed: on small convolutional nets that can cost as much CPU
+    time as the arithmetic. Afterwards kept memory is returned, and the thresholds are those that glibc's own
+    adjustment ends at once a program has freed a large block. Other C libraries are left alone.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "gnu_get_libc_version"):
