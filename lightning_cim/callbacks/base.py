@@ -63,8 +63,8 @@ class ChainCallback(CallbackBase):
     def on_attach(self, trainer: Any, pl_module: Any, targets: list[Target]) -> None:
         """Prepare what needs the resolved parameters."""
 
-    def on_detach(self) -> None:
-        """Undo :meth:`on_attach`."""
+    def on_detach(self, pl_module: Any) -> None:
+        """Undo :meth:`on_attach`; the steps are still wrapped."""
 
     def attach(self, trainer: Any, pl_module: Any) -> None:
         """Put the transform into the chain and wrap the steps; harmless when done already.
@@ -88,10 +88,10 @@ class ChainCallback(CallbackBase):
     def detach(self) -> None:
         """Leave the module as it was before :meth:`attach`."""
         if self._attached is not None:
-            steps_of(self._attached).detach(self)
-            scope_of(self._attached).remove(self.make_transform())
-            self.on_detach()
-            self._attached = None
+            module, self._attached = self._attached, None
+            self.on_detach(module)
+            steps_of(module).detach(self)
+            scope_of(module).remove(self.make_transform())
 
     def for_evaluation(self) -> Self:
         """The same simulated hardware for another Trainer and a copy of the module, sharing masks and ranges."""

@@ -98,7 +98,7 @@ class MixedPrecision(ChainCallback):
         twin._hooks, twin._training = [], False
         return twin
 
-    def on_detach(self) -> None:
+    def on_detach(self, pl_module: Any) -> None:
         """Take the quantisers away."""
         for hook in self._hooks:
             hook.remove()

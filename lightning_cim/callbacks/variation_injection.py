@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from lightning_cim._compat import MisconfigurationException
 from lightning_cim.callbacks.base import ChainCallback
 from lightning_cim.chip.mapping import Mapping, Target
 from lightning_cim.chip.population import Chip
-from lightning_cim.chip.steps import steps_of
+from lightning_cim.chip.steps import Run, steps_of
 from lightning_cim.chip.transform import Program, Stored
 from lightning_cim.variation.base import Variation
 
@@ -87,11 +86,19 @@ class VariationInjection(ChainCallback):
     def on_attach(self, trainer: Any, pl_module: Any, targets: list[Target]) -> None:
         """Let validation steps run on the held chips."""
         if self.validation_chips:
-            held = [
-                Chip(self.variation, self.seed, index, self.mapping, stream="validation")
-                for index in range(self.validation_chips)
-            ]
-            steps_of(pl_module)["validation_step"].rounds = [partial(self._program.switch_to, chip) for chip in held]
+            steps_of(pl_module)["validation_step"].around.append(self._on_held_chips)
+
+    def on_detach(self, pl_module: Any) -> None:
+        """Give validation its own step back."""
+        if self.validation_chips:
+            steps_of(pl_module)["validation_step"].around.remove(self._on_held_chips)
+
+    def _on_held_chips(self, run: Run) -> Any:
+        output = None
+        for index in range(self.validation_chips):
+            self._program.switch_to(Chip(self.variation, self.seed, index, self.mapping, stream="validation"))
+            output = run()
+        return output
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Pick this batch's chip. Several closures of one batch (LBFGS, SAM) see the same one."""

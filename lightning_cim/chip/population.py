@@ -83,6 +83,19 @@ class Chip:
         generator.manual_seed(draw_seed(self.seed, self.stream, self.index, name))
         return self.variation.draw(weight.shape, generator)
 
+    def deviate(self, name: str, weight: Tensor, numbers: Any) -> Tensor:
+        """What the devices hold when one parameter was written to this chip.
+
+        Args:
+            name: The parameter's name in the model; a chip whose devices differ from layer to layer looks at it.
+            weight: The target values, float32 or wider.
+            numbers: What :meth:`draw` gave for this parameter.
+
+        Returns:
+            Weight plus deviation, with the gradient of the weight itself.
+        """
+        return self.variation.deviate(weight, numbers)
+
     def deviation(self, name: str, weight: Tensor) -> Tensor:
         """The deviation of one parameter on this chip: float32, of the shape and device of ``weight``."""
         return self.variation.deviation(weight.detach(), self.draw(name, weight))

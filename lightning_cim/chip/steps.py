@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,8 @@ from torch import nn
 
 from lightning_cim.chip.scope import WeightScope, scope_of
 
+Run = Callable[[], Any]
+Around = Callable[[Run], Any]
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -27,8 +30,8 @@ class ScopedStep:
     steps of manual optimisation and steps that return nothing or raise close it themselves.
 
     Attributes:
-        rounds: Called one after another before as many runs of the step; each may prepare the chain for its run. The
-            output of the last run is returned.
+        around: What wraps each call, the first outermost. Each gets ``run``, which opens the scope and runs the step once,
+            and returns the output; it may prepare the chain and run the step several times.
 
     Args:
         owner: The module whose step is wrapped.
@@ -40,21 +43,18 @@ class ScopedStep:
         self._owner, self._name, self._scope = owner, name, scope
         self._step: Callable[..., Any] = getattr(owner, name)
         self._shadowed = owner.__dict__.get(name)  # somebody else's wrapper, such as torch.compile's
-        self.rounds: Sequence[Callable[[], None]] = ()
+        self.around: list[Around] = []
         functools.update_wrapper(self, self._step)
         owner.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the step inside the scope, once for each round."""
+        """Run the step inside the scope, through everything that is put around it."""
         if self._scope.is_open:  # a step called by another step
             return self._step(*args, **kwargs)
-        if not self.rounds:
-            return self._run(args, kwargs)
-        output = None
-        for prepare in self.rounds:
-            prepare()
-            output = self._run(args, kwargs)
-        return output
+        run: Run = partial(self._run, args, kwargs)
+        for around in reversed(self.around):
+            run = partial(around, run)
+        return run()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._scope.open()

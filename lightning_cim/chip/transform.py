@@ -89,7 +89,7 @@ class Program(Transform):
         value = stored.value
         # Half-precision weights are deviated in float32 and rounded once; float32 and float64 stay what they are.
         wide = value.to(torch.promote_types(value.dtype, torch.float32))
-        deviated = self.chip.variation.deviate(wide, self.numbers(stored)).to(value.dtype)
+        deviated = self.chip.deviate(stored.name, wide, self.numbers(stored)).to(value.dtype)
         if stored.mask is not None and self.mapping.pruned == "absent":
             deviated = torch.where(stored.mask, deviated, value)
         stored.value = deviated

@@ -70,6 +70,17 @@ class Variation(ABC):
     def std(self) -> float:
         """Standard deviation of the deviation in units of the tensor's max|W|."""
 
+    def variance(self, weight: Tensor) -> Tensor:
+        """Variance of each element's deviation, in the weight's units squared: what selective write-verify ranks by.
+
+        Args:
+            weight: Target values, any shape.
+
+        Returns:
+            float32, broadcastable to the weight's shape; one number where all devices of a tensor are alike.
+        """
+        return (max_abs(weight) * self.std) ** 2
+
     @property
     def is_null(self) -> bool:
         """Whether every deviation is exactly zero, so that drawing can be skipped."""
@@ -121,6 +132,13 @@ class Composed(Variation):
     def deviation(self, weight: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         """Sum of the parts' deviations."""
         first, *others = [part.deviation(weight, own) for part, own in zip(self.parts, numbers, strict=True)]
+        for other in others:
+            first = first + other
+        return first
+
+    def variance(self, weight: Tensor) -> Tensor:
+        """Sum of the parts' variances."""
+        first, *others = [part.variance(weight) for part in self.parts]
         for other in others:
             first = first + other
         return first
