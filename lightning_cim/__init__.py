@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from lightning_cim.callbacks import (
         MixedPrecision,
         MonteCarloEvaluation,
+        NegativeFeedback,
         StructuredSparsity,
         VariationInjection,
         export_state_dict,
         recalibrate_batchnorm,
     )
-    from lightning_cim.chip import Chip, ChipPopulation, Mapping, chip_weights, on_chip
+    from lightning_cim.chip import Chip, ChipPopulation, Mapping, chip_weights, criterion_call, feedback_logits, on_chip
     from lightning_cim.cli import CIMCLI
     from lightning_cim.evaluation import KPP, ChipResult, Percentile, evaluate_chips
     from lightning_cim.strategies import CIMDDPStrategy, CIMStrategy
@@ -50,11 +51,12 @@ _HOMES = {
         "UnbiasedRightCensoredGaussian",
         "Variation",
     ),
-    "chip": ("Chip", "ChipPopulation", "Mapping", "chip_weights", "on_chip"),
+    "chip": ("Chip", "ChipPopulation", "Mapping", "chip_weights", "criterion_call", "feedback_logits", "on_chip"),
     "evaluation": ("KPP", "ChipResult", "Percentile", "evaluate_chips"),
     "callbacks": (
         "MixedPrecision",
         "MonteCarloEvaluation",
+        "NegativeFeedback",
         "StructuredSparsity",
         "VariationInjection",
         "export_state_dict",
@@ -79,6 +81,7 @@ __all__ = [
     "Mapping",
     "MixedPrecision",
     "MonteCarloEvaluation",
+    "NegativeFeedback",
     "Percentile",
     "RightCensoredGaussian",
     "RightTruncatedGaussian",
@@ -89,8 +92,10 @@ __all__ = [
     "Variation",
     "VariationInjection",
     "chip_weights",
+    "criterion_call",
     "evaluate_chips",
     "export_state_dict",
+    "feedback_logits",
     "on_chip",
     "recalibrate_batchnorm",
 ]

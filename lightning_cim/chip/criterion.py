@@ -1,7 +1,7 @@
 """The criterion spy: logits and target of a loss function that an unchanged training step calls.
 
-Methods whose loss is not a sum of losses (NeFT), or that need derivatives at the logits (SWIM), need more than the scalar
-that ``training_step`` returns. The spy sees the call of the loss function itself.
+Methods whose loss is not a sum of losses (NeFT), or that need derivatives at the logits (SWIM), need more than the
+scalar that ``training_step`` returns. The spy sees the call of the loss function itself.
 """
 
 from __future__ import annotations
@@ -157,19 +157,28 @@ class CriterionSpy(TorchFunctionMode):
             return False
         return logits.requires_grad or not (self._trains and torch.is_grad_enabled())
 
+    def __enter__(self) -> CriterionSpy:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """Leave the mode; the spy's own end of the block is no error."""
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         return error is not None and error is self._end
 
     @property
     def call(self) -> CriterionCall:
-        """The call that was seen.
+        """The call that was seen; see :meth:`check`."""
+        self.check()
+        return self.calls[0]
+
+    def check(self) -> None:
+        """Make sure that the module called a criterion.
 
         Raises:
-            ValueError: None was.
+            ValueError: It did not.
         """
         if not self.calls:
             raise ValueError(
@@ -177,7 +186,6 @@ class CriterionSpy(TorchFunctionMode):
                 f" ({', '.join(sorted(function.__name__ for function in CRITERIA))}), or calls it inside compiled code."
                 f" {_OFFER}"
             )
-        return self.calls[0]
 
 
 _OFFER = "Give the module a method cim_logits_and_target(batch) that returns logits and target, or those and the loss."
@@ -219,6 +227,7 @@ def criterion_call(model: nn.Module, batch: Any, batch_idx: int = 0) -> Criterio
         step = getattr(model, "training_step", None)
         if step is None:
             return _plain_call(model, batch)
+        step = getattr(step, "plain", step)  # on whatever chip the caller put the model, not on a training chip
         with CriterionSpy(model, stop=True) as spy:
             step(batch, batch_idx) if takes_index(step) else step(batch)
         return spy.call
@@ -264,5 +273,5 @@ def _on_device(model: nn.Module, batch: Any) -> Any:
     if parameter is None:
         return batch
     if hasattr(model, "transfer_batch_to_device"):  # a LightningModule may know batches that are no nested tensors
-        return model.transfer_batch_to_device(batch, parameter.device, 0)
+        return model.transfer_batch_to_device(batch, parameter.device, 0)  # type: ignore[operator]
     return tree_map(lambda leaf: leaf.to(parameter.device) if isinstance(leaf, Tensor) else leaf, batch)

@@ -30,8 +30,9 @@ class ScopedStep:
     steps of manual optimisation and steps that return nothing or raise close it themselves.
 
     Attributes:
-        around: What wraps each call, the first outermost. Each gets ``run``, which opens the scope and runs the step once,
-            and returns the output; it may prepare the chain and run the step several times.
+        around: What wraps each call, the first outermost. Each gets ``run``, which opens the scope and runs the step
+            once, and returns the output; it may prepare the chain and run the step several times.
+        plain: The module's own step.
 
     Args:
         owner: The module whose step is wrapped.
@@ -41,16 +42,16 @@ class ScopedStep:
 
     def __init__(self, owner: nn.Module, name: str, scope: WeightScope) -> None:
         self._owner, self._name, self._scope = owner, name, scope
-        self._step: Callable[..., Any] = getattr(owner, name)
+        self.plain: Callable[..., Any] = getattr(owner, name)
         self._shadowed = owner.__dict__.get(name)  # somebody else's wrapper, such as torch.compile's
         self.around: list[Around] = []
-        functools.update_wrapper(self, self._step)
+        functools.update_wrapper(self, self.plain)
         owner.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the step inside the scope, through everything that is put around it."""
         if self._scope.is_open:  # a step called by another step
-            return self._step(*args, **kwargs)
+            return self.plain(*args, **kwargs)
         run: Run = partial(self._run, args, kwargs)
         for around in reversed(self.around):
             run = partial(around, run)
@@ -60,7 +61,7 @@ class ScopedStep:
         self._scope.open()
         keep_open = False
         try:
-            output = self._step(*args, **kwargs)
+            output = self.plain(*args, **kwargs)
             backward_follows = self._name == "training_step" and getattr(self._owner, "automatic_optimization", True)
             keep_open = backward_follows and output is not None
         finally:
@@ -81,7 +82,7 @@ class ScopedStep:
         """A copy of the module gets its own plain step: copies are not on anybody's chip."""
         owner = memo.get(id(self._owner))
         if owner is None or self._shadowed is not None:
-            return copy.deepcopy(self._step, memo)
+            return copy.deepcopy(self.plain, memo)
         return getattr(type(owner), self._name).__get__(owner)
 
     def __reduce__(self) -> tuple[Any, ...]:

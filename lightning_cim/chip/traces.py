@@ -14,14 +14,15 @@ _STAND_INS: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
 
 @contextmanager
-def no_traces(model: nn.Module) -> Iterator[None]:
+def no_traces(model: nn.Module, buffers: bool = True) -> Iterator[None]:
     """Within the block, forward passes and steps change no buffer, update no metric and log nothing.
 
-    Buffers (batch-norm statistics) are replaced by copies, torchmetrics by stand-ins, ``self.log`` and ``self.log_dict``
-    by nothing. The module's own Python attributes are its own.
+    Buffers (batch-norm statistics) are replaced by copies, torchmetrics by stand-ins, ``self.log`` and
+    ``self.log_dict`` by nothing. The module's own Python attributes are its own.
 
     Args:
         model: The module; its submodules too.
+        buffers: Whether buffers are protected; without it batch-norm statistics follow the passes.
 
     Example:
         >>> import torch
@@ -37,7 +38,7 @@ def no_traces(model: nn.Module) -> Iterator[None]:
             if id(module) in silent:
                 continue
             for name, buffer in module._buffers.items():
-                if buffer is not None:
+                if buffer is not None and buffers:
                     undo.callback(module._buffers.__setitem__, name, buffer)
                     module._buffers[name] = buffer.clone()
             for name, child in module._modules.items():
