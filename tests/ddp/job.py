@@ -53,6 +53,11 @@ def main(folder, flavour, strategy):
     found["same chips"] = seen(train([cim.VariationInjection(SIGMA, same_across_ranks=True)]))
     found["broken"] = seen(train([OtherNoiseOnEachRank(1.0)]))
 
+    for mode in ("ovf", "irs"):
+        feedback = cim.NegativeFeedback(SIGMA, mode=mode, beta=0.1, stages=["norm"])
+        found[mode] = seen(train([feedback]))
+        found[f"{mode}, heads"] = feedback.state_dict().get("heads")
+
     monte_carlo = only_monte_carlo()
     run = train([monte_carlo])
     found["monte carlo"] = {name: list(monte_carlo.result.of(name)) for name in monte_carlo.result.metrics}

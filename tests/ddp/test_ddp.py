@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import lightning_cim as cim
+from lightning_cim.chip.snapshots import SnapshotHead
+from lightning_cim.chip.stages import Block
 from tests.ddp.scenarios import CHIPS, TEST, WITH_PRECISION, evaluated, only_monte_carlo
 from tests.helpers.boring import BATCHES, FLAVOURS, assert_equal, data, make, make_trainer
 
@@ -87,6 +89,30 @@ def test_chips_after_a_fit_are_those_of_one_process(job):
     written = ranks[0]["after fit, csv"]
     assert {name: list(written.of(name)) for name in written.metrics} == alone
     assert "chips.csv.rank0" in ranks[0]["after fit, files"]
+
+
+@pytest.mark.parametrize("mode", ["ovf", "irs"])
+def test_negative_feedback_keeps_ranks_together(job, mode):
+    _, (first, second) = job
+    assert len(first[mode]["seen"]) == (4 * BATCHES if mode == "ovf" else BATCHES + 1)  # and the dry run
+    assert not torch.equal(first[mode]["seen"][-1]["conv.weight"], second[mode]["seen"][-1]["conv.weight"])
+    assert_equal(first[mode]["parameters"], second[mode]["parameters"])
+
+
+def test_snapshot_heads_are_averaged_over_ranks(job):
+    _, (first, second) = job
+    weights = first["irs, heads"]["weights"]
+    assert_equal(dict(weights), dict(second["irs, heads"]["weights"]))
+    untrained = restored_heads(weights)
+    assert all(not torch.equal(value, untrained[name]) for name, value in weights.items())
+
+
+def restored_heads(weights):
+    """The heads as drawn: equal on both ranks before any step."""
+    torch.manual_seed(0)
+    head = SnapshotHead(Block("norm", "norm", 4, 1, (4, 4, 2, 2), (4, 4, 2, 2)), outputs=3)
+    assert {f"0.{name}" for name in head.state_dict()} == set(weights)
+    return {f"0.{name}": value for name, value in head.state_dict().items()}
 
 
 def test_monte_carlo_evaluation_logs_what_one_process_logs(job):

@@ -35,6 +35,14 @@ def monte_carlo(flavour):
     return {"callbacks": [cim.MonteCarloEvaluation(SIGMA, chips=2)]}
 
 
+def ovf(flavour):
+    return {"callbacks": [cim.NegativeFeedback(SIGMA, mode="ovf", beta=0.1)]}
+
+
+def irs(flavour):
+    return {"callbacks": [cim.NegativeFeedback(SIGMA, mode="irs", beta=0.1, stages=["norm"], warmup_steps=3)]}
+
+
 def everything(flavour):
     return {
         "callbacks": [
@@ -62,13 +70,15 @@ ALL = [
     gradual,
     sr_ste,
     monte_carlo,
+    ovf,
+    irs,
     everything,
     strategy,
     strategy_and_monte_carlo,
 ]
 """Everything that may run beside a user's module."""
 
-NOISY = [injection, held_validation, everything, strategy]
+NOISY = [injection, held_validation, irs, everything, strategy]
 """Those that draw a training chip for each batch."""
 
 
