@@ -187,11 +187,10 @@ class NegativeFeedback(VariationInjection):
             return spy.call.logits
 
         feedback = self._passes(one_pass)
-        with (
-            self._snapshots() as snapshots,
-            CriterionSpy(self._module, replace=lambda call: self._loss(call, feedback or snapshots())) as spy,
-        ):
-            output = run()
+        with self._snapshots() as snapshots:
+            replace_loss = self._eager(lambda call: self._loss(call, feedback or snapshots()))
+            with CriterionSpy(self._module, replace=replace_loss) as spy:
+                output = run()
         spy.check()
         return output
 
@@ -247,6 +246,11 @@ class NegativeFeedback(VariationInjection):
         if self.scope == "all":
             return plain
         return _StemAndHead(**{**vars(plain), "others": self._chip.variation, "ends": self._ends})
+
+    def _eager(self, function: Callable[[CriterionCall], Tensor]) -> Callable[[CriterionCall], Tensor]:
+        """Keep the heads out of a compiled step: traced there, they would compute with their clean weights."""
+        compiled = getattr(self._module, "_compiler_ctx", None) is not None
+        return torch.compiler.disable(function) if compiled else function  # type: ignore[no-untyped-call]
 
     def _snapshots(self) -> Any:
         """A context that gives a function for the heads' logits of the pass inside."""

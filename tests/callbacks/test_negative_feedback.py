@@ -393,3 +393,16 @@ def test_variations_without_sigma_name_the_stronger_ones():
     model = make(FLAVOUR, Spied)
     fit(FLAVOUR, lambda _: {"callbacks": [callback]}, model=model, max_epochs=1, limit_val_batches=0)
     assert len(model.forwards) == 2 * 4
+
+
+@pytest.mark.parametrize("callback", [ovf, irs])
+def test_compiled_step_trains_like_an_eager_one(callback):
+    """Traced code would give the snapshot heads their clean weights."""
+
+    def losses(model):
+        fit(FLAVOUR, lambda _: {"callbacks": [callback()]}, model=model, max_epochs=1, limit_val_batches=0)
+        return model.losses
+
+    torch._dynamo.reset()
+    assert losses(torch.compile(make(FLAVOUR, Dry), backend="eager")) == losses(make(FLAVOUR, Dry))
+    torch._dynamo.reset()
