@@ -13,7 +13,6 @@ from lightning_cim._compat import CallbackBase, MisconfigurationException
 from lightning_cim.callbacks.base import refuse_sharding
 from lightning_cim.chip.mapping import Mapping, Target, check_finite
 from lightning_cim.chip.population import resolved
-from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.steps import Run, steps_of
 
 
@@ -102,7 +101,8 @@ class CorrectNetReg(CallbackBase):
                 )
         self._attached = pl_module
         steps_of(pl_module).attach(self, pl_module)
-        steps_of(pl_module)["training_step"].around.append(self._penalised)
+        # Outermost: whatever runs the step several times, or in another way, gets one penalty, of clean weights.
+        steps_of(pl_module)["training_step"].around.insert(0, self._penalised)
 
     def detach(self) -> None:
         """Leave the module as it was before the fit; harmless when done already."""
@@ -131,10 +131,9 @@ class CorrectNetReg(CallbackBase):
         return {**output, "loss": loss} if isinstance(output, collections.abc.Mapping) else loss
 
     def _clean_weights(self) -> list[Tensor]:
-        """The regularised parameters as they are outside the scope."""
+        """The regularised parameters, asked for before the step opens the scope."""
         model = self._attached
         assert model is not None
-        scope_of(model).close()  # another callback's earlier run of this step may have left it open
         if not all(site.is_in_place(model) for target in self._targets for site in target.sites):
             self._targets = self.mapping.resolve(model)  # a layer was replaced
         return [held for target in self._targets if (held := target.sites[0].parameter) is not None]

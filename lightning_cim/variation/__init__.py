@@ -10,16 +10,20 @@ from lightning_cim.variation.gaussian import (
     TwoSidedCensoredGaussian,
     UnbiasedRightCensoredGaussian,
 )
+from lightning_cim.variation.levels import LevelGaussian
+from lightning_cim.variation.uniform import Uniform
 
 __all__ = [
     "Composed",
     "Gaussian",
     "LeftCensoredGaussian",
+    "LevelGaussian",
     "RightCensoredGaussian",
     "RightTruncatedGaussian",
     "ShiftedGaussian",
     "SigmaRef",
     "TwoSidedCensoredGaussian",
     "UnbiasedRightCensoredGaussian",
+    "Uniform",
     "Variation",
 ]
