@@ -1,0 +1,245 @@
+"""Search the worst chip within a bound after a test."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_cim._compat import CallbackBase, MisconfigurationException
+from lightning_cim.callbacks.base import refuse_sharding
+from lightning_cim.chip.mapping import Mapping
+from lightning_cim.evaluation.lagrange import Distance
+from lightning_cim.evaluation.passes import isolated_rng
+from lightning_cim.evaluation.ranks import same_on_all_ranks
+from lightning_cim.evaluation.silent import is_defined
+from lightning_cim.evaluation.worst_case import Method, check_arguments, worst_case
+from lightning_cim.evaluation.worst_case_result import WorstCaseResult
+
+_HELD = {"train": "train_dataloader", "val": "val_dataloaders"}
+_SETUP = {"train": "fit", "val": "validate"}
+
+
+class WorstCaseSearch(CallbackBase):
+    """After a test, find the worst chip within a bound on validation data and score it on the test data.
+
+    Logs ``cim/acc_worst_case`` (``cim/loss_worst_case`` for a criterion that is no classification); all else is in
+    ``result``. See :func:`worst_case`. Logits and target come from the module's unchanged ``training_step``, which is
+    given batches of every loop. Masks and quantisation that the Trainer's callbacks put on the module are kept. A copy
+    of the module is searched; weights, metrics and random state of the run are untouched. Under DDP every rank searches
+    on the whole data, and all end with the figure of rank 0.
+
+    Args:
+        bound: Largest |dW| / max|W| of every tensor, above 0.
+        method: ``"sign"`` or ``"lagrange"``.
+        find_on: What a test finds the chip on: ``"val"``, ``"train"`` or a loader of its own. Never the test data.
+        every_n_epochs: Also after validation, at every n-th epoch of ``fit``; the chip is then found on training data
+            (or on the loader given), so that validation scores it. 0: only after a test.
+        steps: See :func:`worst_case`, as all that follow.
+        rounds: Values of c that the Lagrangian search tries.
+        distance: What the Lagrangian search holds against the bound.
+        lr: Adam's learning rate in the Lagrangian search, in units of the bound.
+        kappa: A prediction that is wrong by this margin pulls no more.
+        max_batches: Batches to search on; default: all.
+        mapping: Which parameters lie on crossbars; default: every matrix weight.
+        progress: Whether to show a progress bar over points.
+
+    Attributes:
+        result: The latest :class:`WorstCaseResult`.
+
+    Raises:
+        MisconfigurationException: Arguments out of range, or nobody has the data to search on.
+
+    Example:
+        >>> import lightning as L
+        >>> search = WorstCaseSearch(bound=0.03)
+        >>> trainer = L.Trainer(callbacks=[search], logger=False)
+    """
+
+    def __init__(
+        self,
+        bound: float,
+        method: Method = "sign",
+        *,
+        find_on: Any = "val",
+        every_n_epochs: int = 0,
+        steps: int = 10,
+        rounds: int = 8,
+        distance: Distance = "max",
+        lr: float = 0.1,
+        kappa: float = 0.0,
+        max_batches: int | None = None,
+        mapping: Mapping | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        try:
+            check_arguments(bound, method, steps, rounds, distance, lr, kappa)
+        except ValueError as error:
+            raise MisconfigurationException(f"WorstCaseSearch: {error}") from error
+        if isinstance(find_on, str) and find_on not in _HELD:
+            raise MisconfigurationException(
+                f"WorstCaseSearch: find_on must be 'val', 'train' or a loader, got {find_on!r}"
+            )
+        if every_n_epochs < 0:
+            raise MisconfigurationException(f"WorstCaseSearch: every_n_epochs must be at least 0, got {every_n_epochs}")
+        self.bound, self.method, self.find_on, self.every_n_epochs = bound, method, find_on, every_n_epochs
+        self.steps, self.rounds, self.distance, self.lr, self.kappa = steps, rounds, distance, lr, kappa
+        self.max_batches, self.mapping, self.progress = max_batches, mapping or Mapping(), progress
+        self.result: WorstCaseResult | None = None
+        self._model: Any = None
+        self._fitted_on: dict[str, Any] = {}
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse strategies that shard or flatten parameters, before anything runs."""
+        refuse_sharding(self, trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy the module as validation sees it: weight averaging takes its averages away before the epoch's end."""
+        if self._model is None and self._is_due(trainer):
+            self._model = _copied(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Search after validation, where asked for."""
+        if self._is_due(trainer):
+            self._search(trainer, pl_module, "train", trainer.val_dataloaders, trainer.num_val_batches)
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy the module as the test sees it."""
+        if self._model is None:
+            self._model = _copied(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Search after the test."""
+        self._search(trainer, pl_module, self.find_on, trainer.test_dataloaders, trainer.num_test_batches)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Remember the data: a test after this fit finds the chip on them, and the Trainer forgets them."""
+        self._fitted_on = {name: getattr(trainer, attribute) for name, attribute in _HELD.items()}
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Forget the copy."""
+        self._model = None
+
+    def _is_due(self, trainer: Any) -> bool:
+        if self.every_n_epochs == 0 or trainer.sanity_checking:
+            return False
+        return bool(trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0)
+
+    def _search(self, trainer: Any, pl_module: Any, find_on: Any, loaders: Any, counts: Any) -> None:
+        model, self._model = self._model, None
+        if model is None:  # there was no batch
+            return
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(isolated_rng())
+            stack.enter_context(same_on_all_ranks(trainer, model))
+            for callback in trainer.callbacks:
+                if getattr(callback, "simulates_hardware", False):
+                    twin = callback.for_evaluation()
+                    stack.callback(twin.detach)
+                    twin.attach(trainer, model)
+            stack.enter_context(trainer.precision_plugin.forward_context())
+            held_out = _LoopBatches(trainer, pl_module, loaders, counts)
+            found_on = _LoopBatches(trainer, pl_module, self._search_data(trainer, pl_module, find_on))
+            try:
+                result = worst_case(
+                    model,
+                    found_on,
+                    self.bound,
+                    self.method,
+                    evaluate_on=held_out,
+                    mapping=self.mapping,
+                    steps=self.steps,
+                    rounds=self.rounds,
+                    distance=self.distance,
+                    lr=self.lr,
+                    kappa=self.kappa,
+                    max_batches=self.max_batches,
+                    progress=self.progress and trainer.is_global_zero,
+                )
+            except ValueError as error:
+                raise MisconfigurationException(f"WorstCaseSearch: {error}") from error
+        self.result = result = trainer.strategy.broadcast(result)
+        name = "acc" if result.metric == "accuracy" else "loss"
+        pl_module.log(f"cim/{name}_worst_case", result.worst, batch_size=1, rank_zero_only=False, sync_dist=False)
+
+    def _search_data(self, trainer: Any, pl_module: Any, find_on: Any) -> Any:
+        """The loader given, or that of the running fit, the datamodule, the module or an earlier fit."""
+        if not isinstance(self.find_on, str):
+            return self.find_on
+        running = getattr(trainer, _HELD[find_on])
+        if trainer.state.fn == "fit" and running is not None:
+            return running
+        for source in (trainer.datamodule, pl_module):
+            if is_defined(source, f"{find_on}_dataloader"):
+                if source is trainer.datamodule:
+                    source.setup(_SETUP[find_on])
+                return getattr(source, f"{find_on}_dataloader")()
+        if self._fitted_on.get(find_on) is not None:
+            return self._fitted_on[find_on]
+        raise MisconfigurationException(
+            f"WorstCaseSearch: neither the datamodule nor {type(pl_module).__name__} has a {find_on}_dataloader to find"
+            " the worst case on; pass find_on=loader"
+        )
+
+
+class _LoopBatches:
+    """Batches as a loop of the Trainer would give them to the module, without disturbing its loaders.
+
+    Args:
+        trainer: For its device and precision.
+        module: For its batch hooks.
+        loaders: One loader or a collection, read one after the other.
+        counts: Batches that the loop read of each, per rank; default: all there are.
+    """
+
+    def __init__(self, trainer: Any, module: Any, loaders: Any, counts: Any = None) -> None:
+        self._trainer, self._module = trainer, module
+        self._loaders = [_fresh(loader) for loader in tree_leaves(loaders)]
+        counts = [math.inf] * len(self._loaders) if counts is None else counts
+        self._limits = [None if math.isinf(count) else int(count) * trainer.world_size for count in counts]
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, (loader, limit) in enumerate(zip(self._loaders, self._limits, strict=True)):
+            for batch in islice(iter(loader), limit):
+                batch = self._trainer.precision_plugin.convert_input(batch)
+                batch = self._module._on_before_batch_transfer(batch, dataloader_idx=index)
+                yield self._trainer.strategy.batch_to_device(batch, dataloader_idx=index)
+
+
+def _fresh(loader: Any) -> Any:
+    """The same data in order, from a loader whose workers and random state are not those of the run."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return loader
+    options: dict[str, Any] = {"collate_fn": loader.collate_fn, "num_workers": loader.num_workers}
+    samplers = (RandomSampler, SequentialSampler, DistributedSampler)
+    own = "sampler"
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        own = "batch_sampler"
+    else:
+        options["batch_size"] = loader.batch_size
+    if own == "sampler" and isinstance(loader.sampler, samplers):
+        return DataLoader(loader.dataset, **options)
+    # A sampler may hold the data set (kept as it is) and a random state (which the run must find as it was).
+    options[own] = copy.deepcopy(getattr(loader, own), {id(loader.dataset): loader.dataset})
+    return DataLoader(loader.dataset, **options)
+
+
+def _copied(trainer: Any, pl_module: Any) -> Any:
+    with torch.inference_mode(False):
+        model = copy.deepcopy(pl_module)
+    model.trainer = trainer  # a step may look at it; what it logs goes nowhere
+    return model
