@@ -1,7 +1,8 @@
-"""LightningCLI with ``--cim.*`` options and an ``evaluate`` subcommand."""
+"""LightningCLI with ``--cim.*`` options and the subcommands ``evaluate`` and ``program``."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -14,12 +15,15 @@ from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.evaluate import evaluate_chips
 from lightning_cim.evaluation.result import ChipResult
+from lightning_cim.programming.program import program
+from lightning_cim.programming.report import ProgrammingReport
+from lightning_cim.programming.sensitivity import Method
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import Gaussian
 
 
 class CIMOptions:
-    """The variation that training injects and that ``evaluate`` draws its chips from.
+    """The variation that training injects and that ``evaluate`` and ``program`` draw their chips from.
 
     Args:
         sigma: Short for a Gaussian relative to each tensor's max|W|. 0: no variation.
@@ -66,7 +70,7 @@ class CIMOptions:
 
 
 class CIMTrainer(Trainer):
-    """A Trainer with the verb ``evaluate``, which the CLI needs for its subcommand."""
+    """A Trainer with the verbs ``evaluate`` and ``program``, which the CLI needs for its subcommands."""
 
     def evaluate(
         self,
@@ -121,6 +125,83 @@ class CIMTrainer(Trainer):
                 result.plot(k=k)[0].savefig(plot)
         return result
 
+    def program(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        options: CIMOptions | None = None,
+        ckpt_path: str | None = None,
+        verify_fraction: float | None = None,
+        max_drop: float | None = None,
+        granularity: float = 0.05,
+        method: Literal["swim", "magnitude", "random"] = "swim",
+        sensitivity: Method = "auto",
+        residual: Variation | None = None,
+        simulate: bool = False,
+        chips: int = 20,
+        csv: str | None = None,
+        plot: str | None = None,
+    ) -> ProgrammingReport:
+        """Program simulated chips with selective write-verify and print the table; see :func:`lightning_cim.program`.
+
+        The sensitivity comes from the training data; the validation data decides when to stop.
+
+        Args:
+            model: The LightningModule.
+            datamodule: Its data; default: the module's own loaders.
+            options: Variation, mapping and seed.
+            ckpt_path: Load these weights, and the states of the callbacks that simulate hardware, first.
+            verify_fraction: Share of weights to verify. Give either this or max_drop.
+            max_drop: How far below the ideal the score may stay, in its own units.
+            granularity: Share of weights to verify at a time.
+            method: How weights are ranked.
+            sensitivity: How it is computed.
+            residual: How verified weights deviate; default: a Gaussian of 0.03 in the variation's convention.
+            simulate: Simulate the write-verify loop instead, and count its cycles.
+            chips: How many.
+            csv: Write each score here as soon as it is measured; a killed run continues.
+            plot: Write the curve here.
+
+        Raises:
+            ValueError: No variation was given.
+        """
+        if options is None or options.variation is None:
+            raise ValueError("program needs a variation: --cim.sigma=0.1, or --cim.variation=...")
+        if ckpt_path is not None:
+            self._restore(model, ckpt_path)
+        if datamodule is not None:
+            datamodule.trainer = self
+        model.to(self.strategy.root_device)
+        with ExitStack() as undo:
+            undo.callback(setattr, model, "trainer", model._trainer)
+            model.trainer = self
+            for callback in self.callbacks:  # type: ignore[attr-defined]
+                if getattr(callback, "simulates_hardware", False):
+                    twin = callback.for_evaluation()
+                    twin.attach(self, model)
+                    undo.callback(twin.detach)
+            report = program(
+                model,
+                model if datamodule is None else datamodule,
+                options.variation,
+                verify_fraction=verify_fraction,
+                max_drop=max_drop,
+                granularity=granularity,
+                method=method,
+                sensitivity=sensitivity,
+                residual=residual,
+                simulate=simulate,
+                chips=chips,
+                seed=options.seed,
+                mapping=options.mapping,
+                csv=csv,
+            )
+        if self.is_global_zero:
+            print(report.table())
+            if plot is not None:
+                report.plot()[0].savefig(plot)
+        return report
+
     def _restore(self, model: LightningModule, ckpt_path: str) -> None:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
         model.load_state_dict(checkpoint["state_dict"])
@@ -142,7 +223,7 @@ class ConfigToLogger(SaveConfigCallback):
 class CIMCLI(LightningCLI):
     """LightningCLI for compute-in-memory: ``--cim.sigma=0.1`` injects variation, ``evaluate`` tests on chips.
 
-    Subcommands: fit, validate, test, predict and evaluate. Everything in the config can be printed with
+    Subcommands: fit, validate, test, predict, evaluate and program. Everything in the config can be printed with
     ``--print_config`` and read back with ``--config``; the config of a run is saved beside it and reaches its logger.
 
     Args:
@@ -162,8 +243,9 @@ class CIMCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's four and ``evaluate``."""
-        return {**LightningCLI.subcommands(), "evaluate": {"model", "datamodule", "options"}}
+        """Lightning's four, ``evaluate`` and ``program``."""
+        ours = {"model", "datamodule", "options"}
+        return {**LightningCLI.subcommands(), "evaluate": ours, "program": ours}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--cim.*``."""
@@ -179,7 +261,7 @@ class CIMCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the injection that ``--cim.*`` describes."""
         injection = self._get(self.config_init, "cim").injection()
-        if injection is not None and self.subcommand != "evaluate":
+        if injection is not None and self.subcommand not in ("evaluate", "program"):
             configured = self._get(self.config_init, "trainer").get("callbacks") or []
             callbacks = configured if isinstance(configured, list) else [configured]
             kwargs["callbacks"] = [*callbacks, injection]
@@ -187,6 +269,6 @@ class CIMCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "evaluate":
+        if subcommand in ("evaluate", "program"):
             kwargs["options"] = self._get(self.config_init, "cim")
         return kwargs

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 
 import pytest
@@ -146,6 +147,67 @@ def test_evaluate_without_a_variation_is_refused(tmp_path):
         run("evaluate", "--chips=2", tmp_path=tmp_path)
 
 
+PROGRAM = ["--cim.sigma=0.5", "--cim.seed=3", "--chips=3", "--granularity=0.25"]
+
+
+def test_program_prints_the_table_and_writes_files(tmp_path, capsys):
+    csv, plot = tmp_path / "scores.csv", tmp_path / "curve.png"
+    cli = run("program", *PROGRAM, "--verify_fraction=0.5", f"--csv={csv}", f"--plot={plot}", tmp_path=tmp_path)
+    shown = capsys.readouterr().out
+    assert "accuracy mean ± 95 %" in shown
+    assert "verified 50.0 % of 48 weights; NWC 0.500 (verifying only), 0.550 (all writes)" in shown
+    model = cli.model
+    accuracies, _ = by_hand(model, population(model, 3, cim.Gaussian(0.5), seed=3))
+    rows = [line.split(",") for line in csv.read_text().splitlines()[2:]]
+    found = [float(row[-1]) for row in rows if row[1] == "0"]
+    assert found == pytest.approx(accuracies)
+    assert plot.stat().st_size > 1000
+
+
+def test_program_with_a_budget_and_another_method(tmp_path, capsys):
+    run("program", *PROGRAM, "--max_drop=1", "--method=random", "--simulate=true", tmp_path=tmp_path)
+    shown = capsys.readouterr().out
+    assert "drop within max_drop=1 on all 3 chips" in shown
+    assert "random; ideal accuracy" in shown
+    assert "residual: WriteVerify(" in shown
+
+
+def test_program_takes_weights_and_masks_from_a_checkpoint(tmp_path, capsys):
+    options = [
+        "--trainer.callbacks+=lightning_cim.StructuredSparsity",
+        "--trainer.callbacks.pattern=1:4",
+        "--trainer.callbacks.mapping.exclude=[net.2]",
+    ]
+    fitted = run("fit", "--model.lr=0.5", *options, tmp_path=tmp_path)
+    path = tmp_path / "run.ckpt"
+    fitted.trainer.save_checkpoint(path)
+    csv = tmp_path / "scores.csv"
+    cli = run(
+        "program",
+        *PROGRAM,
+        "--verify_fraction=0",
+        f"--ckpt_path={path}",
+        f"--csv={csv}",
+        *options,
+        tmp_path=tmp_path,
+    )
+    assert "verified 0.0 % of 24 weights" in capsys.readouterr().out
+    sparse = next(c for c in fitted.trainer.callbacks if isinstance(c, cim.StructuredSparsity))
+    stored = Classifier()
+    stored.load_state_dict(cim.export_state_dict(fitted.model, [sparse]))
+    (accuracy,), _ = by_hand(stored, [cim.Chip(cim.Gaussian(0.0), 0, 0)])
+    about = json.loads(csv.read_text().splitlines()[0].removeprefix("# lightning_cim programming "))
+    assert about["ideal"] == pytest.approx(accuracy)
+    assert cli.model._trainer is None
+
+
+def test_program_without_a_variation_or_a_budget_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"program needs a variation: --cim.sigma=0.1"):
+        run("program", "--max_drop=0.1", tmp_path=tmp_path)
+    with pytest.raises(ValueError, match="give either verify_fraction"):
+        run("program", "--cim.sigma=0.1", tmp_path=tmp_path)
+
+
 def test_printed_config_reads_back_to_itself(tmp_path):
     status, first, _ = printed(
         "fit",
@@ -241,9 +303,10 @@ def test_strategy_with_options_from_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("args", "options"),
     [
-        (["--help"], ["fit", "evaluate"]),
+        (["--help"], ["fit", "evaluate", "program"]),
         (["fit", "--help"], ["--cim.sigma", "--cim.variation", "--cim.mapping", "--cim.validation_chips"]),
         (["evaluate", "--help"], ["--chips", "--csv", "--plot", "--workers", "--cim.sigma"]),
+        (["program", "--help"], ["--max_drop", "--verify_fraction", "--method", "--csv", "--plot", "--cim.sigma"]),
     ],
 )
 def test_help_shows_every_option(args, options):

@@ -229,7 +229,8 @@ def uncompiled() -> Iterator[None]:
 
 def _matrix_layers(model: nn.Module, mapping: WeightMapping | None) -> set[int]:
     targets = (mapping or WeightMapping()).resolve(model)
-    return {id(site.module) for target in targets for site in target.sites}
+    modules = (site.module for target in targets for site in target.sites)
+    return {id(module) for module in modules if getattr(module, "is_stage", True)}
 
 
 def _record(model: nn.Module, run: Callable[[], Any]) -> list[_Call]:
