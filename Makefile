@@ -4,9 +4,11 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.lightning_cim-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 ECG_DATA ?= ../shared/data/iegm/iegm_strips.npz
+CIFAR_DATA ?= ../shared/data/cifar10/cifar10_subset.npz
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit bench ecg-real clean
+.PHONY: help setup demo compare compare-cifar test lint types unit bench ecg-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,9 +33,17 @@ demo: setup ## train a network for noisy chips and write a report (about eight m
 ecg-real: setup ## the ECG recipe on real electrograms, patient-disjoint 5-fold (ECG_DATA=path)
 	$(PY) recipes/ecg.py crossval --data.name=contest --data.root=$(ECG_DATA) --out=runs/ecg-real
 
+compare: setup ## every method on one network, MNIST 5k, several sigmas and seeds (resumes; hours of CPU)
+	$(PY) recipes/vision.py compare --config=recipes/configs/vision.yaml --jobs=$(JOBS) --out=runs/compare
+
+compare-cifar: setup ## the same on a CIFAR-10 subset with a small ResNet (CIFAR_DATA=path)
+	$(PY) recipes/vision.py compare --config=recipes/configs/vision-cifar.yaml --data.root=$(CIFAR_DATA) --jobs=$(JOBS) --out=runs/compare-cifar
+
 bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/injection.py
 	$(PY) benchmarks/monte_carlo.py
+	$(PY) benchmarks/neft.py
+	$(PY) benchmarks/sensitivity.py
 
 lint: setup ## ruff
 	$(PY) -m ruff check .
