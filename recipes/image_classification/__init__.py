@@ -1,0 +1,1 @@
+"""Image classification: data, the papers' networks, the methods side by side."""
