@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from lightning_cim._compat import CallbackBase, MisconfigurationException
 from lightning_cim.callbacks.base import refuse_sharding
+from lightning_cim.callbacks.loop_batches import LoopBatches
 from lightning_cim.chip.mapping import Mapping
-from lightning_cim.evaluation.loaders import whole
 from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.programming.program import check_arguments, program
 from lightning_cim.programming.report import ProgrammingReport
@@ -98,7 +96,7 @@ class SelectiveWriteVerify(CallbackBase):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Program the trained module."""
-        training, validation = _training_batches(trainer), _validation_batches(trainer)
+        training, validation = _training_batches(trainer, pl_module), _validation_batches(trainer, pl_module)
         if training is None:
             return
         first = bool(trainer.is_global_zero)
@@ -133,21 +131,7 @@ class SelectiveWriteVerify(CallbackBase):
         return metrics
 
 
-class _Batches:
-    """What a Trainer's loop ran over: the first batches of each loader, one loader after the other."""
-
-    def __init__(self, loaders: list[Any], limit: int | float) -> None:
-        self._loaders, self._limit = [whole(loader) for loader in loaders], limit
-
-    def __iter__(self) -> Iterator[Any]:
-        for loader in self._loaders:
-            count = self._limit if isinstance(self._limit, int) else None
-            if isinstance(self._limit, float) and self._limit < 1.0:
-                count = int(len(loader) * self._limit)
-            yield from itertools.islice(loader, count)
-
-
-def _training_batches(trainer: Any) -> _Batches | None:
+def _training_batches(trainer: Any, pl_module: Any) -> LoopBatches | None:
     """None if there were none.
 
     Raises:
@@ -159,19 +143,9 @@ def _training_batches(trainer: Any) -> _Batches | None:
             "SelectiveWriteVerify takes its sensitivity from one training loader, and there is a collection of them."
             " Call cim.program(model, data, ...) after the fit, with the batches you mean."
         )
-    return None if loaders is None else _Batches([loaders], _limit(trainer.limit_train_batches))
+    return None if loaders is None else LoopBatches(trainer, pl_module, loaders, [trainer.num_training_batches])
 
 
-def _validation_batches(trainer: Any) -> _Batches | None:
+def _validation_batches(trainer: Any, pl_module: Any) -> LoopBatches | None:
     loaders = trainer.val_dataloaders
-    if isinstance(loaders, dict):
-        loaders = list(loaders.values())
-    if loaders is None:
-        return None
-    return _Batches(
-        list(loaders) if isinstance(loaders, (list, tuple)) else [loaders], _limit(trainer.limit_val_batches)
-    )
-
-
-def _limit(limit: int | float | None) -> int | float:
-    return 1.0 if limit is None else limit
+    return None if loaders is None else LoopBatches(trainer, pl_module, loaders, trainer.num_val_batches)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
-from torch.utils.data.distributed import DistributedSampler
 
 from lightning_cim._compat import CallbackBase, MisconfigurationException
 from lightning_cim.callbacks.base import refuse_sharding
+from lightning_cim.callbacks.loop_batches import LoopBatches
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.lagrange import Distance
 from lightning_cim.evaluation.passes import isolated_rng
@@ -136,7 +131,7 @@ class WorstCaseSearch(CallbackBase):
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_epochs == 0 or trainer.sanity_checking:
             return False
-        return bool(trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0)
+        return bool(trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs == 0)
 
     def _search(self, trainer: Any, pl_module: Any, find_on: Any, loaders: Any, counts: Any) -> None:
         model, self._model = self._model, None
@@ -152,8 +147,8 @@ class WorstCaseSearch(CallbackBase):
                     stack.callback(twin.detach)
                     twin.attach(trainer, model)
             stack.enter_context(trainer.precision_plugin.forward_context())
-            held_out = _LoopBatches(trainer, pl_module, loaders, counts)
-            found_on = _LoopBatches(trainer, pl_module, self._search_data(trainer, pl_module, find_on))
+            held_out = LoopBatches(trainer, pl_module, loaders, counts)
+            found_on = LoopBatches(trainer, pl_module, self._search_data(trainer, pl_module, find_on))
             try:
                 result = worst_case(
                     model,
@@ -194,48 +189,6 @@ class WorstCaseSearch(CallbackBase):
             f"WorstCaseSearch: neither the datamodule nor {type(pl_module).__name__} has a {find_on}_dataloader to find"
             " the worst case on; pass find_on=loader"
         )
-
-
-class _LoopBatches:
-    """Batches as a loop of the Trainer would give them to the module, without disturbing its loaders.
-
-    Args:
-        trainer: For its device and precision.
-        module: For its batch hooks.
-        loaders: One loader or a collection, read one after the other.
-        counts: Batches that the loop read of each, per rank; default: all there are.
-    """
-
-    def __init__(self, trainer: Any, module: Any, loaders: Any, counts: Any = None) -> None:
-        self._trainer, self._module = trainer, module
-        self._loaders = [_fresh(loader) for loader in tree_leaves(loaders)]
-        counts = [math.inf] * len(self._loaders) if counts is None else counts
-        self._limits = [None if math.isinf(count) else int(count) * trainer.world_size for count in counts]
-
-    def __iter__(self) -> Iterator[Any]:
-        for index, (loader, limit) in enumerate(zip(self._loaders, self._limits, strict=True)):
-            for batch in islice(iter(loader), limit):
-                batch = self._trainer.precision_plugin.convert_input(batch)
-                batch = self._module._on_before_batch_transfer(batch, dataloader_idx=index)
-                yield self._trainer.strategy.batch_to_device(batch, dataloader_idx=index)
-
-
-def _fresh(loader: Any) -> Any:
-    """The same data in order, from a loader whose workers and random state are not those of the run."""
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        return loader
-    options: dict[str, Any] = {"collate_fn": loader.collate_fn, "num_workers": loader.num_workers}
-    samplers = (RandomSampler, SequentialSampler, DistributedSampler)
-    own = "sampler"
-    if loader.batch_size is None and loader.batch_sampler is not None:
-        own = "batch_sampler"
-    else:
-        options["batch_size"] = loader.batch_size
-    if own == "sampler" and isinstance(loader.sampler, samplers):
-        return DataLoader(loader.dataset, **options)
-    # A sampler may hold the data set (kept as it is) and a random state (which the run must find as it was).
-    options[own] = copy.deepcopy(getattr(loader, own), {id(loader.dataset): loader.dataset})
-    return DataLoader(loader.dataset, **options)
 
 
 def _copied(trainer: Any, pl_module: Any) -> Any:

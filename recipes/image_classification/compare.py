@@ -248,7 +248,7 @@ def reading_of(settings: Settings) -> list[tuple[str, str]]:
             "normalised write cycles, verifying only: share of weights that SWIM verifies until accuracy on validation"
             f" images is within {100 * options.max_drop:g} point of this network's clean, mean over"
             f" {options.program_chips} chips; residual 0.03 in the same convention; small is good only where clean is"
-            " high. '% met': the share of chips within the budget when every weight is verified, where not all are. TSB: the shared"
-            " block's share, whatever the drop",
+            " high. '% met': share of chips within the budget when every weight is verified, where not all are. TSB:"
+            " the shared block's share, whatever the drop",
         ),
     ]

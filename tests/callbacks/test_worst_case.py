@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, default_collate
 
 import lightning_cim as cim
-from lightning_cim.callbacks.worst_case import WorstCaseSearch, _fresh
+from lightning_cim.callbacks.loop_batches import fresh
+from lightning_cim.callbacks.worst_case import WorstCaseSearch
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.evaluation.worst_case import worst_case
 from tests.evaluation.toys import Classifier, Data, dataset, loader, trainer
@@ -162,10 +163,10 @@ def test_fresh_loaders_leave_the_runs_loaders_alone(own):
         "unbatched": lambda: DataLoader([default_collate([data[i], data[i + 1]]) for i in (0, 2)], batch_size=None),
     }[own]()
     state = generator.get_state()
-    found = torch.cat([batch[0] for batch in _fresh(run)]).tolist()
+    found = torch.cat([batch[0] for batch in fresh(run)]).tolist()
     assert sorted(found) == {"shuffled": list(range(20)), "unbatched": [0, 1, 2, 3]}.get(own, [3, 5, 7, 9])
     assert torch.equal(generator.get_state(), state)
-    assert not isinstance(run.dataset, TensorDataset) or _fresh(run).dataset is run.dataset
+    assert not isinstance(run.dataset, TensorDataset) or fresh(run).dataset is run.dataset
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import lightning_cim as cim
+from lightning_cim._compat import MisconfigurationException
 from lightning_cim.chip.population import Chip
 from tests.helpers.boring import FLAVOURS, assert_equal, data, fit, make
-from tests.helpers.cases import ALL, SIGMA, injection
+from tests.helpers.cases import ALL, SIGMA, injection, trice
 
 DECAY = 0.7
 
@@ -31,7 +32,14 @@ def in_order(arrange, first):
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("arrange", ALL)
+@pytest.mark.parametrize("first", [True, False])
+def test_averages_of_one_of_three_weight_sets_are_refused(first, flavour):
+    with pytest.raises(MisconfigurationException, match=r"RightCensoredTraining.*EMAWeightAveraging"):
+        fit(flavour, in_order(trice, first))
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("arrange", [arrange for arrange in ALL if arrange is not trice])
 def test_order_does_not_matter(arrange, flavour):
     runs = [fit(flavour, in_order(arrange, first)) for first in (True, False)]
     assert runs[0].model.losses == runs[1].model.losses

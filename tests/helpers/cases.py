@@ -43,6 +43,22 @@ def irs(flavour):
     return {"callbacks": [cim.NegativeFeedback(SIGMA, mode="irs", beta=0.1, stages=["norm"], warmup_steps=3)]}
 
 
+def correctnet(flavour):
+    return {"callbacks": [cim.CorrectNetReg(strength=0.01)]}
+
+
+def trice(flavour):
+    return {"callbacks": [cim.RightCensoredTraining(SIGMA, chips=3, monitor="val/loss")]}
+
+
+def worst_case(flavour):
+    return {"callbacks": [cim.WorstCaseSearch(bound=0.1, steps=2, every_n_epochs=1)]}
+
+
+def write_verify(flavour):
+    return {"callbacks": [cim.SelectiveWriteVerify(SIGMA, verify_fraction=0.5, granularity=0.5, chips=2)]}
+
+
 def everything(flavour):
     return {
         "callbacks": [
@@ -72,6 +88,10 @@ ALL = [
     monte_carlo,
     ovf,
     irs,
+    correctnet,
+    trice,
+    worst_case,
+    write_verify,
     everything,
     strategy,
     strategy_and_monte_carlo,
@@ -102,6 +122,10 @@ def only_evaluation(flavour):
     return {"callbacks": [*monte_carlo(flavour)["callbacks"], *no_variation(flavour)["callbacks"]]}
 
 
+def no_penalty(flavour):
+    return {"callbacks": [cim.CorrectNetReg(strength=0.0)]}
+
+
 INVISIBLE = [
     no_variation,
     no_variation_while_held,
@@ -109,6 +133,9 @@ INVISIBLE = [
     no_sparsity,
     monte_carlo,
     only_evaluation,
+    no_penalty,
+    worst_case,
+    write_verify,
 ]
 """Those that must not change a run by one bit."""
 
