@@ -3,6 +3,7 @@
 import importlib
 
 import lightning_cim as cim
+from tests.helpers.boring import data
 
 SIGMA = cim.Gaussian(sigma=0.1)
 
@@ -52,7 +53,7 @@ def trice(flavour):
 
 
 def worst_case(flavour):
-    return {"callbacks": [cim.WorstCaseSearch(bound=0.1, steps=2, every_n_epochs=1)]}
+    return {"callbacks": [cim.WorstCaseSearch(bound=0.1, steps=2, every_n_epochs=1, find_on=data())]}
 
 
 def write_verify(flavour):
