@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import lightning_cim as cim
+from lightning_cim.chip.shared_block import shared_block_of
 from tests.ddp.scenarios import CHIPS, SIGMA, TEST, WITH_PRECISION, evaluated, only_monte_carlo
 from tests.helpers.boring import fit, make, make_trainer
 from tests.helpers.broken import AddThenSubtract
@@ -57,6 +58,13 @@ def main(folder, flavour, strategy):
         feedback = cim.NegativeFeedback(SIGMA, mode=mode, beta=0.1, stages=["norm"])
         found[mode] = seen(train([feedback]))
         found[f"{mode}, heads"] = feedback.state_dict().get("heads")
+
+    found["correctnet"] = seen(train([cim.CorrectNetReg(strength=0.01)]))
+    block = cim.TinySharedBlock(SIGMA, lr=0.1)
+    run = train([block])
+    found["block"] = dict(shared_block_of(run.model).state_dict())
+    found["block, backbone"] = seen(run)["parameters"]
+    found["block, report"] = (block.report.clean, block.report.before, block.report.after)
 
     monte_carlo = only_monte_carlo()
     run = train([monte_carlo])

@@ -115,6 +115,22 @@ def restored_heads(weights):
     return {f"0.{name}": value for name, value in head.state_dict().items()}
 
 
+def test_shared_block_is_trained_together(job):
+    flavour, (first, second) = job
+    assert_equal(first["block"], second["block"])
+    assert any(value.abs().max() > 0 for value in first["block"].values())
+    assert first["block, report"] == second["block, report"]
+    clean = dict(make(flavour, seed=0).named_parameters())  # rank 0's weights, which DDP gives to all
+    for rank in (first, second):
+        for name, parameter in clean.items():
+            assert torch.equal(rank["block, backbone"][name], parameter.detach()), name
+
+
+def test_penalty_keeps_ranks_together(job):
+    _, (first, second) = job
+    assert_equal(first["correctnet"]["parameters"], second["correctnet"]["parameters"])
+
+
 def test_monte_carlo_evaluation_logs_what_one_process_logs(job):
     flavour, ranks = job
     callback = only_monte_carlo()
