@@ -9,10 +9,27 @@ import pytest
 
 import lightning_cim as cim
 from tests.helpers.boring import FLAVOURS, data, fit, make, make_trainer
-from tests.helpers.cases import SIGMA, injection, magnitude, monte_carlo, precision, strategy
+from tests.helpers.cases import (
+    SIGMA,
+    correctnet,
+    injection,
+    irs,
+    magnitude,
+    monte_carlo,
+    ovf,
+    precision,
+    strategy,
+    trice,
+    worst_case,
+    write_verify,
+)
 from tests.helpers.checks import _parameters, assert_clean
 
 ROOT = Path(__file__).parents[2]
+
+
+def shared_block(flavour):
+    return {"callbacks": [cim.TinySharedBlock(SIGMA)]}
 
 
 def sharded(flavour, name):
@@ -22,7 +39,10 @@ def sharded(flavour, name):
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
-@pytest.mark.parametrize("arrange", [injection, precision, magnitude, monte_carlo])
+@pytest.mark.parametrize(
+    "arrange",
+    [injection, precision, magnitude, monte_carlo, ovf, irs, correctnet, trice, worst_case, write_verify, shared_block],
+)
 def test_strategies_that_shard_are_refused(arrange, name, flavour):
     model = make(flavour)
     before = _parameters(model)
@@ -33,11 +53,12 @@ def test_strategies_that_shard_are_refused(arrange, name, flavour):
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_callback_and_strategy_together_are_refused(flavour):
+@pytest.mark.parametrize("arrange", [injection, ovf, trice])
+def test_callback_and_strategy_together_are_refused(arrange, flavour):
     model = make(flavour)
     before = _parameters(model)
     with pytest.raises(cim_error(), match="Keep one"):
-        fit(flavour, lambda f: {**strategy(f), **injection(f)}, model=model)
+        fit(flavour, lambda f: {**strategy(f), **arrange(f)}, model=model)
     assert_clean(model, before)
 
 
@@ -48,14 +69,12 @@ def test_two_injections_are_refused(flavour):
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_two_links_of_one_stage_are_refused(flavour):
-    class Another(cim.VariationInjection):
-        """Has a state key of its own, so Lightning does not notice."""
-
+@pytest.mark.parametrize("arrange", [ovf, trice])
+def test_two_links_of_one_stage_are_refused(arrange, flavour):
     model = make(flavour)
     before = _parameters(model)
     with pytest.raises(cim_error(), match="already"):
-        fit(flavour, lambda f: {"callbacks": [*injection(f)["callbacks"], Another(SIGMA)]}, model=model)
+        fit(flavour, lambda f: {"callbacks": [*injection(f)["callbacks"], *arrange(f)["callbacks"]]}, model=model)
     assert_clean(model, before)
 
 
