@@ -125,6 +125,17 @@ def test_imports_point_one_way(path):
             assert rest[0] in ALLOWED[room] | {room}, f"{path} imports {module}"
 
 
+SHARED = sorted(PACKAGE / f"_{name}.py" for name in ("data", "digest", "plotting", "progress", "tables", "undisturbed"))
+
+
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: path.name)
+def test_what_any_room_may_use_needs_no_room_and_no_lightning(path):
+    for module in imports_of(path):
+        head, *rest = module.split(".")
+        assert head not in (*LIGHTNING, "torchmetrics"), f"{path} imports {module}"
+        assert head != "lightning_cim" or rest[0].startswith("_"), f"{path} imports {module}"
+
+
 def test_every_room_has_its_rule():
     assert {room_of(path) for path in FILES if not room_of(path).startswith("_")} <= set(ALLOWED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,21 @@ def refuse_sharding(callback: object, trainer: Any) -> None:
             f"{type(callback).__name__} does not work with {strategy.__name__}: it shards parameters, so no process"
             " sees a whole weight to deviate. Use strategy='ddp' (or 'cim_ddp'), or a single device."
         )
+
+
+def simulate_hardware(trainer: Any, module: Any, undo: ExitStack) -> None:
+    """Put the masks and the quantisation of a Trainer's callbacks on a copy of its module.
+
+    Args:
+        trainer: Whose callbacks.
+        module: The copy.
+        undo: Takes them off when it is closed.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, ChainCallback) and callback.simulates_hardware:
+            twin = callback.for_evaluation()
+            undo.callback(twin.detach)
+            twin.attach(trainer, module)
 
 
 class ChainCallback(CallbackBase):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_cim._undisturbed import in_eval_mode
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import on_chip
 
@@ -46,16 +47,14 @@ def recalibrate_batchnorm(
         raise ValueError(
             f"{type(model).__name__} has no batch-norm layer with running statistics; nothing to recalibrate"
         )
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     used = 0
     try:
-        model.eval()
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
-        with on_chip(model, chip) if chip is not None else nullcontext():
+        with in_eval_mode(model), on_chip(model, chip) if chip is not None else nullcontext():
+            for norm in norms:
+                norm.train()
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative average
             for batch in batches:
                 if max_batches is not None and used == max_batches:
                     break
@@ -64,8 +63,6 @@ def recalibrate_batchnorm(
     finally:
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
     if not used:
         raise ValueError(
             "recalibrate_batchnorm got no batch: its statistics were reset and need data; pass at least one"

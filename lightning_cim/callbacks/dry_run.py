@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import CriterionSpy, takes_index
 from lightning_cim.chip.traces import no_traces
-from lightning_cim.evaluation.silent import evaluating
 
 T = TypeVar("T")
 

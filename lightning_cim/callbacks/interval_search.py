@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lightning_cim._plotting import figure_and_axes
+from lightning_cim._tables import aligned
 from lightning_cim.chip.interval import SETS, SetName
 
 if TYPE_CHECKING:
@@ -109,12 +111,7 @@ class IntervalSearch:
             ]
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in (header, *cells)
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = aligned([header, *cells])
         best = self.best
         if best is not None:
             about = f"sigma: KPP {self.k:g} % of {self.metric}"
@@ -139,13 +136,7 @@ class IntervalSearch:
         """
         if not self.rows:
             raise ValueError("there is no selection to plot yet; fit first")
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        figure, ax = figure_and_axes(ax)
         places = list(range(len(self.rows)))
         ax.fill_between(
             places, [row.low for row in self.rows], [row.high for row in self.rows], color="#9db4c8", label="interval"
@@ -159,9 +150,7 @@ class IntervalSearch:
         scores.set_ylabel(f"KPP {self.k:g} % of {self.metric}")
         handles = [*ax.get_legend_handles_labels()[0], *scores.get_legend_handles_labels()[0]]
         ax.legend(handles, [str(handle.get_label()) for handle in handles], fontsize="small")
-        figure = ax.get_figure()
-        assert figure is not None
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for a checkpoint."""

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_cim._compat import MisconfigurationException
-from lightning_cim.callbacks.base import ChainCallback
-from lightning_cim.callbacks.offstage import detached_copy, independent, offstage, own_containers, own_rng
+from lightning_cim._undisturbed import isolated_rng
+from lightning_cim.callbacks.base import simulate_hardware
+from lightning_cim.callbacks.loop_batches import independent, to_device
+from lightning_cim.callbacks.offstage import detached_copy, offstage, own_containers
 from lightning_cim.callbacks.weight_sets import copy_into, step_arguments
 from lightning_cim.chip.interval import SetName
 from lightning_cim.chip.mapping import Mapping as CrossbarMapping
@@ -140,7 +142,7 @@ class Judge:
 
     def _rng(self, purpose: str, index: int = 0) -> Any:
         """The same random numbers for every set."""
-        return own_rng(draw_seed(self._yardstick.seed, f"judge/{self._trainer.global_rank}", index, purpose))
+        return isolated_rng(draw_seed(self._yardstick.seed, f"judge/{self._trainer.global_rank}", index, purpose))
 
     @torch.no_grad()
     def _refreshed(self, sets: Mapping[SetName, Mapping[str, Tensor]]) -> dict[SetName, dict[str, Tensor]]:
@@ -154,7 +156,7 @@ class Judge:
             undo.callback(setattr, trainer.state, "stage", stage)
             trainer.training = True
             for one in copies.values():
-                one.simulate_hardware(trainer, undo)
+                simulate_hardware(trainer, one.module, undo)
             undo.enter_context(self._rng("loader"))
             for index, batch in enumerate(training_batches(trainer)):
                 for one in copies.values():
@@ -182,14 +184,6 @@ class _Refreshed:
                 part.reset_running_stats()
                 part.momentum = None  # a cumulative average
                 self.norms |= {f"{path}.{name}" if path else name: buffer for name, buffer in part.named_buffers()}
-
-    def simulate_hardware(self, trainer: Any, undo: ExitStack) -> None:
-        """Put masks and quantisation of other callbacks on the copy."""
-        for callback in trainer.callbacks:
-            if isinstance(callback, ChainCallback) and callback.simulates_hardware:
-                other = callback.for_evaluation()
-                undo.callback(other.detach)
-                other.attach(trainer, self.module)
 
     def see(self, trainer: Any, batch: Any, index: int) -> None:
         """One batch, inside the weight scope if hardware is simulated."""
@@ -224,9 +218,7 @@ def training_batches(trainer: Any) -> Any:
     limits = [limit for limit in (trainer.num_training_batches, trainer.val_check_batch) if limit is not None]
     count = min(limits)
     for batch, _, _ in islice(iter(loader), None if count == float("inf") else int(count)):
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-        yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        yield to_device(trainer, trainer.lightning_module, batch)
 
 
 def with_mean_shift(

@@ -1,4 +1,4 @@
-"""The batches of a Trainer's loop, read again without disturbing the loop."""
+"""The data of a Trainer's loops, read again without disturbing them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+
+from lightning_cim._compat import MisconfigurationException
+from lightning_cim._data import whole
 
 
 class LoopBatches:
@@ -31,13 +34,22 @@ class LoopBatches:
     def __iter__(self) -> Iterator[Any]:
         for index, (loader, limit) in enumerate(zip(self._loaders, self._limits, strict=True)):
             for batch in islice(iter(loader), limit):
-                batch = self._trainer.precision_plugin.convert_input(batch)
-                batch = self._module._on_before_batch_transfer(batch, dataloader_idx=index)
-                yield self._trainer.strategy.batch_to_device(batch, dataloader_idx=index)
+                yield to_device(self._trainer, self._module, batch, index)
+
+
+def to_device(trainer: Any, module: Any, batch: Any, dataloader_idx: int = 0) -> Any:
+    """A batch as the Trainer hands it to the module: in its precision, through the batch hooks, on its device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)
 
 
 def fresh(loader: Any) -> Any:
-    """The same data in order, from a loader whose workers and random state are not those of the run."""
+    """The same data in order and whole, from a loader whose workers and random state are not those of the run.
+
+    For figures that must not depend on a shuffling or on the number of ranks, such as a sensitivity or a worst case;
+    :func:`independent` instead keeps the order and the rank's share of the running loop.
+    """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     options: dict[str, Any] = {"collate_fn": loader.collate_fn, "num_workers": loader.num_workers}
@@ -52,3 +64,38 @@ def fresh(loader: Any) -> Any:
     # A sampler may hold the data set (kept as it is) and a random state (which the run must find as it was).
     options[own] = copy.deepcopy(getattr(loader, own), {id(loader.dataset): loader.dataset})
     return DataLoader(loader.dataset, **options)
+
+
+def independent(loaders: Any, whole_data: bool = False) -> Any:
+    """Loaders over the same data whose workers, samplers and generators are not those of the running loop.
+
+    Iterating over a loader again while a loop reads from it would restart persistent workers under the loop's feet,
+    and draw from the generator that shuffles its next epoch. The copies shuffle as the running loop does, and keep the
+    loader's class and the rank's share, because batch-norm statistics and sets of weights are compared on what training
+    sees; :func:`fresh` instead gives all data in order.
+
+    Args:
+        loaders: One loader or a collection.
+        whole_data: All data, where each rank has a share.
+
+    Raises:
+        MisconfigurationException: A loader can be read only once.
+    """
+    return tree_map(lambda loader: _independent(whole(loader) if whole_data else loader), loaders)
+
+
+def _independent(loader: Any) -> Any:
+    if isinstance(loader, Iterator):
+        raise MisconfigurationException(
+            f"{type(loader).__name__} is an iterator, which can be read only once, but weight sets are compared on data"
+            " that is read again: pass a DataLoader, or an object whose __iter__ starts anew"
+        )
+    other = copy.copy(loader)
+    if isinstance(loader, DataLoader):
+        mine = (loader.sampler, loader.batch_sampler, loader.generator)
+        sampler, batch_sampler, generator = copy.deepcopy(mine, {id(loader.dataset): loader.dataset})
+        # A DataLoader lets nobody assign these after it was built.
+        other.__dict__.update(
+            sampler=sampler, batch_sampler=batch_sampler, generator=generator, persistent_workers=False, _iterator=None
+        )
+    return other

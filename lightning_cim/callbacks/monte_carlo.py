@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torchmetrics import Metric
 
-from lightning_cim._compat import CallbackBase, MisconfigurationException
-from lightning_cim.callbacks.base import refuse_sharding
+from lightning_cim._compat import MisconfigurationException
+from lightning_cim.callbacks.offstage import CopyingCallback
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.evaluate import run_chips
@@ -22,7 +20,7 @@ from lightning_cim.variation.base import Variation
 _PREFIXES = ("val/", "val_", "valid/", "valid_", "validation/", "validation_", "test/", "test_")
 
 
-class MonteCarloEvaluation(CallbackBase):
+class MonteCarloEvaluation(CopyingCallback):
     """After a validation or test epoch, repeat it on simulated chips and log what the chips make of each metric.
 
     For a metric ``val/acc`` it logs ``cim/acc_mean``, ``cim/acc_std``, ``cim/acc_kpp``, ``cim/acc_kpp_low``,
@@ -77,45 +75,23 @@ class MonteCarloEvaluation(CallbackBase):
         self.every_n_epochs, self.mapping = every_n_epochs, mapping or Mapping()
         self.csv_dir, self.progress = csv_dir, progress
         self.result: ChipResult | None = None
-        self._model: Any = None
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse strategies that shard or flatten parameters, before anything runs."""
-        refuse_sharding(self, trainer)
-
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Copy the module as validation sees it: weight averaging takes its averages away before the epoch's end."""
-        if self._model is None and self._is_due(trainer):
-            self._model = _detached_copy(pl_module)
+    def is_due(self, trainer: Any) -> bool:
+        """Every n-th epoch of a fit, and each other validation."""
+        due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return due and not trainer.sanity_checking
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate after validation."""
-        if self._is_due(trainer):
+        if self.is_due(trainer):
             self._evaluate(trainer, pl_module, "validate", trainer.val_dataloaders)
-
-    def on_test_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Copy the module as the test sees it."""
-        if self._model is None:
-            self._model = _detached_copy(pl_module)
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate after the test."""
         self._evaluate(trainer, pl_module, "test", trainer.test_dataloaders)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Forget the copy."""
-        self._model = None
-
-    def _is_due(self, trainer: Any) -> bool:
-        due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due and not trainer.sanity_checking
-
     def _evaluate(self, trainer: Any, pl_module: Any, stage: Stage, loaders: Any) -> None:
-        model, self._model = self._model, None
+        model = self.take_copy()
         if model is None:  # there was no batch
             return
         with torch.inference_mode(False), same_on_all_ranks(trainer, model):
@@ -152,13 +128,3 @@ def _plain(metric: str) -> str:
         if metric.startswith(prefix):
             return metric[len(prefix) :]
     return metric
-
-
-def _detached_copy(pl_module: Any) -> Any:
-    """A copy that knows no Trainer and whose metrics have seen nothing."""
-    with torch.inference_mode(False):
-        model = copy.deepcopy(pl_module)
-    for module in model.modules():
-        if isinstance(module, Metric):
-            module.reset()
-    return model

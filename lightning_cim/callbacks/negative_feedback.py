@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.callbacks.snapshot_heads import Heads
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.criterion import CriterionCall, CriterionSpy, criterion_call, offered_call
@@ -21,7 +22,6 @@ from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.stages import named_blocks, snapshot_paths, trace_blocks
 from lightning_cim.chip.steps import Run, steps_of
 from lightning_cim.chip.traces import no_traces
-from lightning_cim.evaluation.passes import isolated_rng
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import GaussianFamily
 
@@ -271,10 +271,8 @@ class NegativeFeedback(VariationInjection):
 
     def _build_heads(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> Heads:
         seen: list[CriterionCall] = []
-        modes = {module: module.training for module in pl_module.modules()}
         try:
-            pl_module.eval()
-            with torch.no_grad(), isolated_rng(), trainer.precision_plugin.forward_context():
+            with evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
 
                 def run() -> None:
                     seen.append(criterion_call(pl_module, batch, batch_idx))
@@ -287,9 +285,6 @@ class NegativeFeedback(VariationInjection):
                 heads = Heads(blocks, seen[0].logits)
         except ValueError as error:
             raise MisconfigurationException(f"NegativeFeedback: {error}") from error
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         weights = [site.parameter for target in self.mapping.resolve(pl_module) for site in target.sites]
         heads.join(trainer, [weight for weight in weights if weight is not None], self._heads_state)
         return heads

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import copy
 import importlib
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from lightning_cim._compat import MisconfigurationException
-from lightning_cim.evaluation.loaders import whole
-from lightning_cim.evaluation.passes import isolated_rng
-
-
-@contextmanager
-def own_rng(seed: int) -> Iterator[None]:
-    """Torch's, numpy's and Python's random state from a seed; outside, all are as if nothing ran inside."""
-    with isolated_rng():
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        yield
+from lightning_cim._compat import CallbackBase
+from lightning_cim.callbacks.base import refuse_sharding
 
 
 @contextmanager
@@ -79,46 +65,51 @@ def flavour_of(trainer: Any) -> str:
 
 def detached_copy(pl_module: Any) -> Any:
     """A copy that knows no Trainer and whose metrics have seen nothing."""
-    module = copy.deepcopy(pl_module)
+    with torch.inference_mode(False):  # a loop's end may run in it
+        module = copy.deepcopy(pl_module)
     for part in module.modules():
         if isinstance(part, Metric):
             part.reset()
     return module
 
 
+class CopyingCallback(CallbackBase):
+    """Copies the module as a validation or test loop sees it, for what is done with the copy at the loop's end."""
+
+    _model: Any = None
+
+    def is_due(self, trainer: Any) -> bool:
+        """Whether this validation is one to copy for; tests always are."""
+        raise NotImplementedError
+
+    def take_copy(self) -> Any:
+        """The copy, which is then forgotten; None if there was no batch."""
+        model, self._model = self._model, None
+        return model
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse strategies that shard or flatten parameters, before anything runs."""
+        refuse_sharding(self, trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy at the first batch: weight averaging takes its averages away before the epoch's end."""
+        if self._model is None and self.is_due(trainer):
+            self._model = detached_copy(pl_module)
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Copy at the first batch."""
+        if self._model is None:
+            self._model = detached_copy(pl_module)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Forget the copy."""
+        self._model = None
+
+
 def own_containers(batch: Any) -> Any:
     """The same tensors in containers of their own, for steps that take their batch apart (``batch.pop("labels")``)."""
     return tree_map(lambda leaf: leaf if isinstance(leaf, Tensor) else copy.copy(leaf), batch)
-
-
-def independent(loaders: Any, whole_data: bool = False) -> Any:
-    """Loaders over the same data whose workers, samplers and generators are not those of the running loop.
-
-    Iterating over a loader again while a loop reads from it would restart persistent workers under the loop's feet,
-    and draw from the generator that shuffles its next epoch.
-
-    Args:
-        loaders: One loader or a collection.
-        whole_data: All data, where each rank has a share.
-
-    Raises:
-        MisconfigurationException: A loader can be read only once.
-    """
-    return tree_map(lambda loader: _independent(whole(loader) if whole_data else loader), loaders)
-
-
-def _independent(loader: Any) -> Any:
-    if isinstance(loader, Iterator):
-        raise MisconfigurationException(
-            f"{type(loader).__name__} is an iterator, which can be read only once, but weight sets are compared on data"
-            " that is read again: pass a DataLoader, or an object whose __iter__ starts anew"
-        )
-    other = copy.copy(loader)
-    if isinstance(loader, DataLoader):
-        mine = (loader.sampler, loader.batch_sampler, loader.generator)
-        sampler, batch_sampler, generator = copy.deepcopy(mine, {id(loader.dataset): loader.dataset})
-        # A DataLoader lets nobody assign these after it was built.
-        other.__dict__.update(
-            sampler=sampler, batch_sampler=batch_sampler, generator=generator, persistent_workers=False, _iterator=None
-        )
-    return other

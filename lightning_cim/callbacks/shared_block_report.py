@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lightning_cim._plotting import figure_and_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -108,13 +110,7 @@ class SharedBlockReport:
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        figure, ax = figure_and_axes(ax)
         seconds, values = [0.0, *(row[1] for row in self.history)], [self.before, *(row[2] for row in self.history)]
         ax.plot(seconds, values, marker="o", color="#1f4e79", label="with the shared block")
         ax.axhline(self.clean, color="#2e7d32", linestyle="--", label="ideal devices")
@@ -123,6 +119,4 @@ class SharedBlockReport:
         ax.set_ylabel(self.metric or "")
         ax.set_title(f"{self.block_weights} write-verified weights ({self.share:.2%})")
         ax.legend(fontsize="small")
-        figure = ax.get_figure()
-        assert figure is not None
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax

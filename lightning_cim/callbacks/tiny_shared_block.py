@@ -19,7 +19,7 @@ from lightning_cim._compat import MisconfigurationException
 from lightning_cim.callbacks.base import ChainCallback
 from lightning_cim.callbacks.dry_run import traced
 from lightning_cim.callbacks.frozen_backbone import DeployedProgram, default_lr, freeze_backbone
-from lightning_cim.callbacks.monte_carlo import _detached_copy
+from lightning_cim.callbacks.offstage import detached_copy
 from lightning_cim.callbacks.shared_block_report import SharedBlockReport
 from lightning_cim.chip.deployed import VERIFIED, DeployedChip, ReadBackChip, deployed_chip
 from lightning_cim.chip.mapping import Mapping, Target
@@ -299,7 +299,7 @@ class TinySharedBlock(ChainCallback):
             self.report = self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Any, pl_module: Any) -> SharedBlockReport:
-        model = _detached_copy(pl_module)
+        model = detached_copy(pl_module)
         shared = shared_block_of(model)
         assert shared is not None
         rows: dict[str, dict[str, float]] = {}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightning_cim._plotting import figure_and_axes
+from lightning_cim._progress import progress_bar
+from lightning_cim._undisturbed import isolated_rng
 from lightning_cim.callbacks.judging import Judge, Mode, Score, Yardstick
-from lightning_cim.callbacks.offstage import own_rng
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.callbacks.weight_sets import tensors_of
 from lightning_cim.chip.mapping import Mapping
@@ -98,15 +99,7 @@ class TuningResult:
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-        figure = ax.get_figure()
-        assert figure is not None
+        figure, ax = figure_and_axes(ax)
         sigmas, cutoffs = [trial.sigma for trial in self.trials], [trial.cutoff for trial in self.trials]
         points = ax.scatter(sigmas, cutoffs, c=[trial.score for trial in self.trials], cmap="viridis")
         ax.plot(self.best.sigma, self.best.cutoff, "o", markersize=14, fillstyle="none", color="#c0392b", label="best")
@@ -114,7 +107,7 @@ class TuningResult:
         ax.set_xlabel("training sigma")
         ax.set_ylabel("cutoff")
         ax.legend(fontsize="small")
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row a trial."""
@@ -196,7 +189,6 @@ def tune_right_censored(
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    columns = (TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         # The direction depends on the metric, which the first trial reveals: the study always maximises.
         study = optuna.create_study(
@@ -211,8 +203,7 @@ def tune_right_censored(
         study.set_user_attr("about", about)
         for stale in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
             study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # a search was killed in it
-        with Progress(*columns, disable=not progress) as bar:
-            task = bar.add_task("trials", total=trials, completed=_done(study))
+        with progress_bar(progress, "trials", trials, done=_done(study)) as advance:
             while _done(study) < trials:
                 # What is tried next depends on the seed and on what was found, not on when the search was started.
                 study.sampler = optuna.samplers.TPESampler(seed=seed + _done(study))
@@ -230,7 +221,7 @@ def tune_right_censored(
                 trial.set_user_attr("undefined", math.isnan(score.value))
                 worst = -math.inf if math.isnan(score.value) else -score.value if score.lower_is_better else score.value
                 study.tell(trial, worst)
-                bar.advance(task)
+                advance()
         return _result(study, k)
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -264,7 +255,7 @@ def _train_and_score(
     noise: RightCensoredGaussian,
     yardstick: Yardstick,
 ) -> Score:
-    with own_rng(yardstick.seed), quiet():
+    with isolated_rng(yardstick.seed), quiet():
         module, trainer = make_module(), make_trainer()
         trainer.callbacks.insert(0, VariationInjection(noise, yardstick.mapping, yardstick.seed))
         if data is None:

@@ -6,14 +6,16 @@ import copy
 import importlib
 import inspect
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cim._compat import MisconfigurationException
-from lightning_cim.callbacks.base import ChainCallback
-from lightning_cim.callbacks.offstage import detached_copy, flavour_of, offstage, own_containers, own_rng
+from lightning_cim._undisturbed import isolated_rng
+from lightning_cim.callbacks.base import simulate_hardware
+from lightning_cim.callbacks.offstage import detached_copy, flavour_of, offstage, own_containers
 from lightning_cim.callbacks.variation_injection import SwitchedProgram
 from lightning_cim.chip.population import Chip, draw_seed
 from lightning_cim.chip.scope import scope_of
@@ -56,7 +58,7 @@ class Twin:
         self.name, self.seed = name, seed
         self.module = detached_copy(pl_module)
         self._program = SwitchedProgram(chip, keep=False)
-        self._hardware: list[ChainCallback] | None = None
+        self._hardware: ExitStack | None = None
         self._has_gradients = False
         scope_of(self.module).add(self._program)
         configure = importlib.import_module(f"{flavour_of(trainer)}.core.optimizer")._init_optimizers_and_lr_schedulers
@@ -87,7 +89,8 @@ class Twin:
             MisconfigurationException: No gradient reached the copy's weights.
         """
         if self._hardware is None:  # ranges of activations are known once the user's module saw a batch
-            self._attach_hardware(trainer)
+            self._hardware = ExitStack()
+            simulate_hardware(trainer, self.module, self._hardware)
         self._program.switch_to(chip)
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         steps = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -114,9 +117,9 @@ class Twin:
 
     def leave(self) -> None:
         """Take hooks and links off, so that nothing outlives the set."""
-        for callback in self._hardware or []:
-            callback.detach()
-        self._hardware = None
+        if self._hardware is not None:
+            self._hardware.close()
+            self._hardware = None
         scope_of(self.module).remove(self._program)
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,15 +138,7 @@ class Twin:
             config.scheduler.load_state_dict(state)
 
     def _rng(self, trainer: Any, index: int, purpose: str) -> Any:
-        return own_rng(draw_seed(self.seed, f"{self.name}/{trainer.global_rank}", index, purpose))
-
-    def _attach_hardware(self, trainer: Any) -> None:
-        """Simulate the masks and the quantisation that other callbacks put on the user's module."""
-        self._hardware = []
-        for callback in trainer.callbacks:
-            if isinstance(callback, ChainCallback) and callback.simulates_hardware:
-                self._hardware.append(callback.for_evaluation())
-                self._hardware[-1].attach(trainer, self.module)
+        return isolated_rng(draw_seed(self.seed, f"{self.name}/{trainer.global_rank}", index, purpose))
 
     def _closure(self, trainer: Any, batch: Any, batch_idx: int, steps: bool, outputs: dict[str, Any]) -> Any:
         module, scope = self.module, scope_of(self.module)

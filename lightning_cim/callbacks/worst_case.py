@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from lightning_cim._compat import CallbackBase, MisconfigurationException
-from lightning_cim.callbacks.base import refuse_sharding
+from lightning_cim._compat import MisconfigurationException
+from lightning_cim._data import is_defined
+from lightning_cim._undisturbed import isolated_rng
+from lightning_cim.callbacks.base import simulate_hardware
 from lightning_cim.callbacks.loop_batches import LoopBatches
+from lightning_cim.callbacks.offstage import CopyingCallback
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.lagrange import Distance
-from lightning_cim.evaluation.passes import isolated_rng
 from lightning_cim.evaluation.ranks import same_on_all_ranks
-from lightning_cim.evaluation.silent import is_defined
 from lightning_cim.evaluation.worst_case import Method, check_arguments, worst_case
 from lightning_cim.evaluation.worst_case_result import WorstCaseResult
 
@@ -23,7 +23,7 @@ _HELD = {"train": "train_dataloader", "val": "val_dataloaders"}
 _SETUP = {"train": "fit", "val": "validate"}
 
 
-class WorstCaseSearch(CallbackBase):
+class WorstCaseSearch(CopyingCallback):
     """After a test, find the worst chip within a bound on validation data and score it on the test data.
 
     Logs ``cim/acc_worst_case`` (``cim/loss_worst_case`` for a criterion that is no classification); all else is in
@@ -90,31 +90,18 @@ class WorstCaseSearch(CallbackBase):
         self.steps, self.rounds, self.distance, self.lr, self.kappa = steps, rounds, distance, lr, kappa
         self.max_batches, self.mapping, self.progress = max_batches, mapping or Mapping(), progress
         self.result: WorstCaseResult | None = None
-        self._model: Any = None
         self._fitted_on: dict[str, Any] = {}
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse strategies that shard or flatten parameters, before anything runs."""
-        refuse_sharding(self, trainer)
-
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Copy the module as validation sees it: weight averaging takes its averages away before the epoch's end."""
-        if self._model is None and self._is_due(trainer):
-            self._model = _copied(trainer, pl_module)
+    def is_due(self, trainer: Any) -> bool:
+        """Every n-th epoch of a fit, where asked for."""
+        if self.every_n_epochs == 0 or trainer.sanity_checking:
+            return False
+        return bool(trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs == 0)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Search after validation, where asked for."""
-        if self._is_due(trainer):
+        if self.is_due(trainer):
             self._search(trainer, pl_module, "train", trainer.val_dataloaders, trainer.num_val_batches)
-
-    def on_test_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Copy the module as the test sees it."""
-        if self._model is None:
-            self._model = _copied(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Search after the test."""
@@ -124,28 +111,16 @@ class WorstCaseSearch(CallbackBase):
         """Remember the data: a test after this fit finds the chip on them, and the Trainer forgets them."""
         self._fitted_on = {name: getattr(trainer, attribute) for name, attribute in _HELD.items()}
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Forget the copy."""
-        self._model = None
-
-    def _is_due(self, trainer: Any) -> bool:
-        if self.every_n_epochs == 0 or trainer.sanity_checking:
-            return False
-        return bool(trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs == 0)
-
     def _search(self, trainer: Any, pl_module: Any, find_on: Any, loaders: Any, counts: Any) -> None:
-        model, self._model = self._model, None
+        model = self.take_copy()
         if model is None:  # there was no batch
             return
+        model.trainer = trainer  # a step may look at it; what it logs goes nowhere
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(isolated_rng())
             stack.enter_context(same_on_all_ranks(trainer, model))
-            for callback in trainer.callbacks:
-                if getattr(callback, "simulates_hardware", False):
-                    twin = callback.for_evaluation()
-                    stack.callback(twin.detach)
-                    twin.attach(trainer, model)
+            simulate_hardware(trainer, model, stack)
             stack.enter_context(trainer.precision_plugin.forward_context())
             held_out = LoopBatches(trainer, pl_module, loaders, counts)
             found_on = LoopBatches(trainer, pl_module, self._search_data(trainer, pl_module, find_on))
@@ -189,10 +164,3 @@ class WorstCaseSearch(CallbackBase):
             f"WorstCaseSearch: neither the datamodule nor {type(pl_module).__name__} has a {find_on}_dataloader to find"
             " the worst case on; pass find_on=loader"
         )
-
-
-def _copied(trainer: Any, pl_module: Any) -> Any:
-    with torch.inference_mode(False):
-        model = copy.deepcopy(pl_module)
-    model.trainer = trainer  # a step may look at it; what it logs goes nowhere
-    return model

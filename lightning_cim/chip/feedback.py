@@ -12,8 +12,8 @@ def feedback_logits(backbone: Tensor, feedback: Sequence[Tensor], beta: float, d
 
     One criterion on combined logits, not a sum of losses. Nothing is detached: the gradient reaches the feedback logits
     with the weight -beta * decay^i / (N + 1). The divisor N + 1 is a softmax temperature that remains at beta = 0, so
-    the ablation of the feedback is beta = 0, not plain training. Negative-feedback training, arXiv 2305.14561 (IEEE TCAD
-    2025), with the constants of its authors' code.
+    the ablation of the feedback is beta = 0, not plain training. Negative-feedback training, arXiv 2305.14561 (IEEE
+    TCAD 2025), with the constants of its authors' code.
 
     Args:
         backbone: y_b, logits of any shape.

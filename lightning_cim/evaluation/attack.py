@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import criterion_call
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import resolved
 from lightning_cim.chip.scope import on_chip, scope_of
 from lightning_cim.evaluation.found_chip import FoundChip
+from lightning_cim.evaluation.loaders import Batches
 from lightning_cim.evaluation.margin import Tally, objective
-from lightning_cim.evaluation.silent import Batches, evaluating
 from lightning_cim.variation.uniform import Uniform
 
 Deviations = dict[str, Tensor]

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_cim._plotting import figure_and_axes
+
 RUNS_NEEDED = 10
 
 
@@ -110,19 +112,13 @@ class ConvergenceProbability(Metric):
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(5, 3), layout="constrained")
         runs = dim_zero_cat(self.values).cpu().numpy()
         low, high = self.interval()
+        figure, ax = figure_and_axes(ax, figsize=(5, 3))
         ax.plot(range(1, len(runs) + 1), runs, "o", color="#1f4e79")
         ax.axhline(self.threshold, color="#c0392b", label=f"threshold {self.threshold:.3g}")
         ax.axhline(self.clean_accuracy, color="#7f8c8d", linestyle="--", label="without variation")
         share = float((runs > self.threshold).mean())
         ax.set(xlabel="training", ylabel="accuracy on chips", title=f"{share:.2f} converged [{low:.2f}, {high:.2f}]")
         ax.legend(fontsize="small")
-        return ax.get_figure(), ax
+        return figure, ax

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
+from lightning_cim._digest import digest
+from lightning_cim._progress import progress_bar
+from lightning_cim._undisturbed import isolated_rng
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.journal import Journal, write_rows
 from lightning_cim.evaluation.memory import kept_memory
-from lightning_cim.evaluation.passes import ChipPasses, Stage, isolated_rng, loaders_of, quiet
+from lightning_cim.evaluation.passes import ChipPasses, Stage, loaders_of, quiet
 from lightning_cim.evaluation.percentile import chips_needed
 from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
@@ -120,7 +120,7 @@ def run_chips(
     journal = None if path is None else Journal(path, about or {})
     rows: dict[int, Row] = {} if journal is None else {r: row for r, row in journal.rows.items() if r < chips}
     todo = [index for index in range(rank, chips, ranks) if index not in rows]
-    bar = _bar(progress and rank == 0, total=len(range(rank, chips, ranks)), done=len(rows))
+    bar = progress_bar(progress and rank == 0, "chips", total=len(range(rank, chips, ranks)), done=len(rows))
     with isolated_rng(), quiet(), kept_memory(), bar as advance:
         for index, row in _simulate(passes, chip, todo, workers):
             rows[index] = row
@@ -190,24 +190,8 @@ def _gather(rows: dict[int, Row], ranks: int) -> dict[int, Row]:
 
 def _fingerprint(model: nn.Module, trainer: Any, about: str) -> str:
     """A digest of weights, buffers, simulated hardware and settings: equal digests give equal chips."""
-    digest = hashlib.sha256(about.encode())
     hardware = [callback for callback in trainer.callbacks if getattr(callback, "simulates_hardware", False)]
     settings = [(type(callback).__name__, callback.settings, callback.state_dict()) for callback in hardware]
     limits = (str(trainer.precision), trainer.limit_val_batches, trainer.limit_test_batches)
-    states = [model.state_dict(), limits, *settings]
-    leaves, structure = tree_flatten(states)
-    digest.update(str(structure).encode())
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
-            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(leaf).encode())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _bar(show: bool, total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("chips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not show) as progress:
-        task = progress.add_task("chips", total=total, completed=done)
-        yield lambda: progress.advance(task)
+    leaves, structure = tree_flatten([model.state_dict(), limits, *settings])
+    return digest(about + str(structure), leaves)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lightning_cim._tables import csv_line
 
 PREFIX = "# lightning_cim "
 
@@ -45,7 +46,7 @@ def write_rows(path: Path, about: dict[str, Any], rows: Mapping[int, Mapping[str
     path.parent.mkdir(parents=True, exist_ok=True)
     text = PREFIX + json.dumps(about) + "\n"
     for position, (chip, row) in enumerate(rows.items()):
-        text += (_line(["chip", *row]) if position == 0 else "") + _line([chip, *row.values()])
+        text += (csv_line(["chip", *row]) if position == 0 else "") + csv_line([chip, *row.values()])
     part = path.with_name(path.name + ".part")  # a kill while writing must not lose the chips of an existing file
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -80,7 +81,7 @@ class Journal:
 
     def add(self, chip: int, row: dict[str, float]) -> None:
         """Append one chip; it is on disk when this returns, also if the process is killed then."""
-        text = ("" if self.rows else _line(["chip", *row])) + _line([chip, *row.values()])
+        text = ("" if self.rows else csv_line(["chip", *row])) + csv_line([chip, *row.values()])
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
         self.rows[chip] = row
@@ -95,11 +96,3 @@ def _about(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return about if isinstance(about, dict) else None
-
-
-def _line(cells: list[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(
-        [repr(cell) if isinstance(cell, float) else cell for cell in cells]
-    )
-    return buffer.getvalue()

@@ -1,84 +1,18 @@
-"""Data that is read once and passed over by every chip."""
+"""Batches for one chip after another: cached collections of loaders, and passes outside a Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-BUDGET = 2 * 2**30
-"""Bytes of batches kept in memory; a larger data set is read again for every chip."""
+from lightning_cim._data import CachedLoader, own_loaders, whole
 
-
-class CachedLoader:
-    """Iterates over a loader once and over the batches it gave from then on.
-
-    A step that changes its batch in place would feed the changed batch to the next chip; this is noticed by the
-    tensors' version counters, and the loader is then read anew for every chip.
-
-    Args:
-        loader: Any iterable of batches.
-        budget: Bytes to keep at most.
-        channels_last: Lay images (4-D floating tensors) out channels-last, as the convolutions of the first layer want
-            them; their values and shapes stay what they are.
-    """
-
-    def __init__(self, loader: Iterable[Any], budget: int = BUDGET, channels_last: bool = False) -> None:
-        self._loader = loader
-        self._budget = budget
-        self._channels_last = channels_last
-        self._cacheable = True
-        self._batches: list[Any] = []
-        self._versions: list[list[int]] = []
-        self._size = 0
-        self._source: Iterator[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        if [_versions(batch) for batch in self._batches] != self._versions:
-            self._stop_caching()
-        yield from self._batches
-        # Behind the kept batches goes on whatever iterator gave them, also when the last pass stopped early
-        # (limit_test_batches); without a cache every pass has an iterator of its own.
-        source = self._source if self._cacheable else None
-        # Lightning iterates in inference mode, whose tensors have no version counter.
-        with torch.inference_mode(False):
-            source = iter(self._loader) if source is None else source
-        self._source = source if self._cacheable else None
-        while True:
-            with torch.inference_mode(False):
-                try:
-                    batch = next(source)
-                except StopIteration:
-                    return
-                batch = tree_map(_channels_last, batch) if self._channels_last else batch
-            if self._cacheable:
-                self._keep(batch)
-            yield batch
-
-    def keep_layout(self) -> None:
-        """Read the loader again, and leave images in their own layout."""
-        self._channels_last, self._source = False, None
-        self._batches, self._versions, self._size = [], [], 0
-
-    def _keep(self, batch: Any) -> None:
-        self._size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-        if self._size > self._budget:
-            self._stop_caching()
-            return
-        self._batches.append(batch)
-        self._versions.append(_versions(batch))
-
-    def _stop_caching(self) -> None:
-        self._cacheable, self._source = False, None
-        self._batches, self._versions = [], []
-
-    def __len__(self) -> int:
-        return len(self._loader)  # type: ignore[arg-type]
+_BATCH = 256
 
 
 def cached(loaders: Any, channels_last: bool = False) -> Any:
@@ -90,17 +24,43 @@ def cached(loaders: Any, channels_last: bool = False) -> Any:
     return CachedLoader(whole(loaders), channels_last=channels_last)
 
 
-def whole(loader: Any) -> Any:
-    """The same loader over the whole data set, where Lightning gave each rank a share."""
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
-        return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )
+class Batches:
+    """The same batches at every pass, read once if they fit in memory; to be read inside ``evaluating``.
+
+    A step that draws numbers draws the same ones for a batch at every pass.
+
+    Args:
+        data: A loader, any other iterable of batches, or a map-style data set, which is read 256 samples at a time.
+        limit: Batches to read at most.
+
+    Raises:
+        ValueError: Something that gives no batches, or a limit below 1.
+    """
+
+    def __init__(self, data: Any, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_batches must be at least 1, got {limit}")
+        if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+            data = DataLoader(data, batch_size=_BATCH)
+        if not hasattr(data, "__iter__"):
+            raise ValueError(f"data must be a loader, an iterable of batches or a data set, got {type(data).__name__}")
+        self._loader, self._limit = CachedLoader(whole(data)), limit
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, batch in enumerate(islice(iter(self._loader), self._limit)):
+            torch.manual_seed(index)  # reading a loader draws numbers too, and only the first pass reads it
+            yield batch
+
+
+def loader_of(data: Any, name: str, stage: str) -> Any:
+    """A datamodule's loader, None if it has no such one; anything else is returned as it is.
+
+    Args:
+        data: A LightningDataModule, or data.
+        name: Such as ``"train_dataloader"``.
+        stage: What the datamodule is set up for.
+    """
+    return own_loaders(data, stage, name)[0] if hasattr(data, "prepare_data") else data
 
 
 @contextmanager
@@ -121,12 +81,3 @@ def borrowed(datamodule: Any, name: str, loaders: Any) -> Iterator[None]:
             del datamodule.__dict__[key]
         datamodule.__dict__.update(before)
         datamodule.trainer = trainer
-
-
-def _channels_last(leaf: Any) -> Any:
-    image = isinstance(leaf, torch.Tensor) and leaf.ndim == 4 and leaf.is_floating_point()
-    return leaf.contiguous(memory_format=torch.channels_last) if image else leaf
-
-
-def _versions(batch: Any) -> list[int]:
-    return [leaf._version for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor) and not leaf.is_inference()]

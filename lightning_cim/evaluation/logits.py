@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import criterion_call
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.chip.scope import on_chip
+from lightning_cim.evaluation.loaders import Batches, loader_of
 from lightning_cim.evaluation.margin import class_rows
 from lightning_cim.evaluation.memory import kept_memory
-from lightning_cim.evaluation.silent import Batches, evaluating, loader_of
 from lightning_cim.variation.base import Variation
 
 
@@ -66,10 +67,9 @@ def chip_logits(
     return torch.stack([logits for logits, _ in passes]), passes[0][1]
 
 
-@torch.no_grad()
 def _pass(model: nn.Module, chip: Chip, batches: Batches) -> tuple[Tensor, Tensor]:
     logits, targets = [], []
-    with evaluating(model), on_chip(model, chip):
+    with evaluating(model), torch.no_grad(), on_chip(model, chip):
         for index, batch in enumerate(batches):
             call = criterion_call(model, batch, index)
             if not call.is_classification:

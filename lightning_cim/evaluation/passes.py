@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from lightning_cim._data import is_defined, own_loaders
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.steps import steps_of
@@ -106,24 +104,19 @@ def loaders_of(trainer: Any, model: Any, data: Any, stage: Stage) -> tuple[Any, 
     """
     step, name = _STEPS[stage], _LOADERS[stage]
     other: Stage = "validate" if stage == "test" else "test"
-    if not _overrides(model, step):
+    if not is_defined(model, step):
         raise ValueError(f"{type(model).__name__} has no {step}; define it, or evaluate with stage={other!r}")
-    if data is not None and not hasattr(data, "prepare_data"):
+    if data is None:
+        loaders = getattr(model, name)() if is_defined(model, name) else None
+    elif not hasattr(data, "prepare_data"):
         return data, None
-    source = model if data is None else data
-    if data is not None:
+    else:
         data.trainer = trainer
-        data.prepare_data()
-        data.setup(stage)
-    if not _overrides(source, name):
-        raise ValueError(f"{type(source).__name__} has no {name}; pass data=, or evaluate with stage={other!r}")
-    return getattr(source, name)(), data
-
-
-def _overrides(instance: Any, name: str) -> bool:
-    """Whether a class of the user's defines a method that Lightning's base classes only declare."""
-    owner = next((cls for cls in type(instance).__mro__ if name in cls.__dict__), None)
-    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
+        (loaders,) = own_loaders(data, stage, name)
+    if loaders is None:
+        source = type(model if data is None else data).__name__
+        raise ValueError(f"{source} has no {name}; pass data=, or evaluate with stage={other!r}")
+    return loaders, data
 
 
 def _silent(trainer: Any) -> Any:
@@ -149,18 +142,6 @@ def _silent(trainer: Any) -> Any:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-
-
-@contextmanager
-def isolated_rng() -> Iterator[None]:
-    """Give torch's, numpy's and Python's random state back as they were: even building a loader's iterator draws."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(enabled=True):
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
 
 
 @contextmanager

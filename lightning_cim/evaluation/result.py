@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_cim._plotting import figure_and_axes
+from lightning_cim._tables import aligned
 from lightning_cim.evaluation.journal import read_rows, write_rows
 from lightning_cim.evaluation.percentile import Percentile, chips_needed, percentile
 
@@ -97,12 +99,7 @@ class ChipResult:
         """A table of all metrics: mean with its 95 % interval, std, KPP with its interval, worst chip."""
         header = ["metric", "mean ± 95 %", "std", f"KPP {k:g} % [95 % interval]", "worst", "chip"]
         rows = [self._row(name, k) for name in self.values]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = aligned([header, *rows])
         about = ", ".join(f"{name}: {value}" for name, value in self.about.items())
         lines.append(f"{len(self.chips)} chips" + (f"; {about}" if about else ""))
         if len(self.chips) < chips_needed(k):
@@ -148,15 +145,9 @@ class ChipResult:
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
         name = self._name(metric)
         sample, mark = self.values[name], self.kpp(name, k)
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        figure, ax = figure_and_axes(ax)
         ax.hist(sample, bins=min(40, max(10, len(sample) // 10)), color="#9db4c8", edgecolor="white")
         low = mark.low if math.isfinite(mark.low) else sample.min()
         high = mark.high if math.isfinite(mark.high) else sample.max()
@@ -167,9 +158,7 @@ class ChipResult:
         ax.set_ylabel("chips")
         ax.set_title(f"{len(self.chips)} simulated chips")
         ax.legend(fontsize="small")
-        figure = ax.get_figure()
-        assert figure is not None
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row a chip; the first line is a comment with what was evaluated."""

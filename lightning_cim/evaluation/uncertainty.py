@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_cim._plotting import figure_and_axes
+
 
 class ExpectedKL(Metric):
     """Epistemic uncertainty over chips: E_x mean_t KL(p_t(x) || mean_t p_t(x)), in nats.
@@ -223,14 +225,8 @@ class ChipConfidence(Metric):
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(4.5, 4), layout="constrained")
         figures = self.compute()
+        figure, ax = figure_and_axes(ax, figsize=(4.5, 4))
         ax.plot([0, 1], [0, 1], color="#b0b0b0", linestyle=":")
         names = (("raw", ""), (f"at temperature {self.temperature or 1:.3g}", "_fitted"))
         for version, (name, suffix) in enumerate(names[: len(self.counts)]):
@@ -239,7 +235,7 @@ class ChipConfidence(Metric):
             ax.plot(x.cpu(), y.cpu(), "o-", label=f"{name}: ECE {float(figures[f'ece{suffix}']):.3f}")
         ax.set(xlabel="confidence", ylabel="accuracy", title=f"accuracy {float(figures['accuracy']):.3f}")
         ax.legend(fontsize="small")
-        return ax.get_figure(), ax
+        return figure, ax
 
 
 def fit_temperature(logits: Tensor, target: Tensor) -> float:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from lightning_cim._progress import progress_bar
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.scope import chip_weights, scope_of
 from lightning_cim.evaluation.attack import Attack
 from lightning_cim.evaluation.found_chip import FoundChip
 from lightning_cim.evaluation.lagrange import DISTANCES, Distance, lagrange_search
+from lightning_cim.evaluation.loaders import Batches, loader_of
 from lightning_cim.evaluation.memory import kept_memory
 from lightning_cim.evaluation.sign_search import sign_search
-from lightning_cim.evaluation.silent import Batches, loader_of
 from lightning_cim.evaluation.worst_case_result import Score, WorstCaseResult
 
 Method = Literal["sign", "lagrange"]
@@ -96,8 +94,8 @@ def worst_case(
     others = loader_of(data if evaluate_on is None else evaluate_on, "test_dataloader", "test")
     held_out = None if others is None or others is data else Batches(others)
     points = steps if method == "sign" else rounds
-    with torch.inference_mode(False), kept_memory(), _bar(progress, points + 1) as report:
-        attack = Attack(model, batches, bound, mapping or Mapping(), kappa, report)
+    with torch.inference_mode(False), kept_memory(), progress_bar(progress, "worst case", points + 1) as advance:
+        attack = Attack(model, batches, bound, mapping or Mapping(), kappa, lambda line: advance(note=line))
         if method == "sign":
             sign_search(attack, steps)
         else:
@@ -151,11 +149,3 @@ def check_arguments(bound: float, method: str, steps: int, rounds: int, distance
             raise ValueError(f"{name} must be at least 1, got {number!r}")
     if not (math.isfinite(lr) and lr > 0 and math.isfinite(kappa) and kappa >= 0):
         raise ValueError(f"lr must be > 0 and kappa >= 0, both finite, got lr={lr!r}, kappa={kappa!r}")
-
-
-@contextmanager
-def _bar(show: bool, total: int) -> Iterator[Callable[[str], None]]:
-    columns = (TextColumn("worst case"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), disable=not show) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda line: progress.update(task, advance=1, description=line)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lightning_cim._plotting import figure_and_axes
+from lightning_cim._tables import aligned
 from lightning_cim.evaluation.attack import Attempt
 from lightning_cim.evaluation.found_chip import FoundChip
 from lightning_cim.evaluation.journal import write_rows
@@ -76,11 +78,11 @@ class WorstCaseResult:
         for name, score in (("held-out data", self.held_out), ("data it was found on", self.found_on)):
             if score is not None:
                 rows.append([name, f"{score.clean:.4f}", f"{score.found:.4f}", str(score.count)])
-        lines = _aligned(rows)
+        lines = aligned(rows)
         if self.held_out is None:
             lines.append("note: found and scored on the same data; pass evaluate_on for a figure that generalises.")
         layers = [[name, f"{value:.6g}"] for name, value in self.layers.items()]
-        lines += ["", *_aligned([["layer", "largest |dW| / max|W|"], *layers])]
+        lines += ["", *aligned([["layer", "largest |dW| / max|W|"], *layers])]
         lines.append(f"bound {self.bound:g}, {self.method} search, {len(self.history) - 1} points tried")
         return "\n".join(lines)
 
@@ -101,13 +103,7 @@ class WorstCaseResult:
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        figure, ax = figure_and_axes(ax)
         order = sorted(self.history, key=lambda attempt: attempt.largest)
         ax.plot(
             [100 * attempt.largest for attempt in order],
@@ -127,9 +123,7 @@ class WorstCaseResult:
         ax.set_ylabel(self.metric)
         ax.set_title("Worst case within a bound")
         ax.legend(fontsize="small")
-        figure = ax.get_figure()
-        assert figure is not None
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row a point of the search; the first line is a comment with the scores and the layers."""
@@ -138,10 +132,3 @@ class WorstCaseResult:
         about["held out"] = None if self.held_out is None else vars(self.held_out)
         about["layers"] = dict(self.layers)
         write_rows(Path(path), about, {number: vars(attempt) for number, attempt in enumerate(self.history)})
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return lines

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from lightning_cim._plotting import figure_and_axes
+from lightning_cim._tables import aligned, csv_line
 from lightning_cim.programming.score import interval
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ProgrammingCurve:
             )
         about = "".join(f", {name}: {value}" for name, value in self.about.items())
         footer = f"{self.method}; ideal {self.score_name} {self.ideal:.4f}; {self.chips} chips{about}"
-        return aligned(rows) + "\n" + footer
+        return "\n".join([*aligned(rows), footer])
 
     def __str__(self) -> str:
         return self.table()
@@ -129,14 +129,8 @@ class ProgrammingCurve:
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'lightning-cim[plot]'") from error
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
         x, half = self._along(axis), np.nan_to_num(self.ci95)
+        figure, ax = figure_and_axes(ax)
         (line,) = ax.plot(x, self.mean, marker=".", label=self.method if label is None else label)
         ax.fill_between(x, self.mean - half, self.mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
         if not any(other.get_label() == "ideal" for other in ax.get_lines()):
@@ -144,9 +138,7 @@ class ProgrammingCurve:
         ax.set_xlabel(_AXES[axis])
         ax.set_ylabel(self.score_name)
         ax.legend(fontsize="small")
-        figure = ax.get_figure()
-        assert figure is not None
-        return figure, ax  # type: ignore[return-value]
+        return figure, ax
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row a chip and point; the first line is a comment with how it was measured."""
@@ -174,26 +166,3 @@ def curve_of(
     padded = np.array([row + [row[-1]] * (points - len(row)) for row in rows], dtype=np.float64)
     fraction, verify_only, total, scores = padded.transpose(2, 1, 0)
     return ProgrammingCurve(method, score_name, ideal, fraction, verify_only, total, scores, about)
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """Columns of equal width, with a rule below the first row.
-
-    Example:
-        >>> print(aligned([["a", "bb"], ["100", "2"]]))
-        a    bb
-        ---  --
-        100  2
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def csv_line(cells: tuple[Any, ...]) -> str:
-    """One line of a CSV file; floats are written so that they read back equal."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(
-        [repr(cell) if isinstance(cell, float) else cell for cell in cells]
-    )
-    return buffer.getvalue()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_cim._data import CachedLoader
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import criterion_call
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
@@ -16,7 +18,7 @@ from lightning_cim.chip.scope import on_chip
 from lightning_cim.programming.curve import Point, ProgrammingCurve, curve_of
 from lightning_cim.programming.cycles import Cycles, published_cycles
 from lightning_cim.programming.loaders import loaders_of
-from lightning_cim.programming.score import Batches, Scorer, undisturbed
+from lightning_cim.programming.score import Scorer
 from lightning_cim.programming.selection import device_weights
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import Gaussian
@@ -75,7 +77,7 @@ def in_situ_training(
         raise ValueError(f"lr must be > 0, got {lr!r}")
     mapping = ChipPopulation(model, variation, seed, mapping)[0].mapping  # checks mapping and weights
     training, validation = loaders_of(data, validation)
-    training = Batches(training)
+    cache = CachedLoader(training)
     prices = (cycles_per_verified_weight, cycles_per_unverified)
     about = {
         "variation": str(variation),
@@ -84,18 +86,20 @@ def in_situ_training(
         "scored on": "training data" if validation is None else "validation data",
     }
     rows = []
-    with undisturbed(model, seed):
+    with evaluating(model, seed):
         total = sum(
             found.value.numel() if found.exists is None else int(found.exists.sum())
             for found in device_weights(model, mapping).values()
         )
-        scorer = Scorer(model, training if validation is None else validation)
+        scorer = Scorer(model, cache if validation is None else validation)
         ideal = scorer(Chip(Gaussian(0.0), seed, 0, mapping))
         for r in range(chips):
+            if not cache.is_complete:  # a chip that did not see all of the data leaves none of its order to the next
+                cache.forget()
             chip = Chip(variation, seed, r, mapping)
             row = [_point(0, total, prices, scorer(chip))]
             with _restored(model):
-                batches = _endless(training)
+                batches = _endless(cache)
                 for iteration in range(1, iterations + 1):
                     _step(model, chip, next(batches), lr)
                     chip = Chip(variation, seed, r, mapping, stream=f"chip/write{iteration}")
@@ -123,7 +127,7 @@ def _point(iteration: int, weights: int, prices: tuple[float, float], score: flo
     return Point(0.0, spent.nwc_verify_only, spent.nwc_total, score)
 
 
-def _endless(batches: Batches) -> Iterator[Any]:
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     while True:
         empty = True
         for batch in batches:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from lightning_cim.programming.curve import HEADER, PREFIX, Point, csv_line
+from lightning_cim._digest import digest
+from lightning_cim._tables import csv_line
+from lightning_cim.programming.curve import HEADER, PREFIX, Point
 
 
 class ScoreJournal:
@@ -75,10 +75,4 @@ class ScoreJournal:
 
 def fingerprint(model: nn.Module, *settings: Any) -> str:
     """A digest of a model's state and of settings (tensors, or anything with a faithful ``repr``)."""
-    digest = hashlib.sha256()
-    for leaf in tree_leaves([dict(model.state_dict()), *settings]):
-        if isinstance(leaf, torch.Tensor):
-            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(leaf).encode())
-    return digest.hexdigest()[:16]
+    return digest("", tree_leaves([dict(model.state_dict()), *settings]))

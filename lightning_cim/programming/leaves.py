@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -87,40 +85,10 @@ def without_variation(model: nn.Module) -> Iterator[WeightScope]:
             scope.add(link)
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode, compiled modules run uncompiled, and gradients are recorded."""
-    flags = [(module, module.training) for module in model.modules()]
-    # A compiled graph knows nothing of second derivatives. Asking for eager mode would import the compiler.
-    eager: Any = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    try:
-        with eager, torch.inference_mode(False), torch.enable_grad():
-            model.eval()
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Give the random state back as it was; within the block, shuffling and augmentation follow the seed."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+def uncompiled() -> Any:
+    """A block in which compiled modules run uncompiled: a compiled graph knows nothing of second derivatives."""
+    # Asking for eager mode would import the compiler.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def single_precision(batch: Any) -> Any:

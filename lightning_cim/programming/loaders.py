@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lightning_cim._data import is_defined, own_loaders
+
 
 def loaders_of(data: Any, validation: Iterable[Any] | None = None) -> tuple[Iterable[Any], Iterable[Any] | None]:
     """Training batches, and validation batches if there are any.
@@ -17,13 +19,13 @@ def loaders_of(data: Any, validation: Iterable[Any] | None = None) -> tuple[Iter
         ValueError: Not iterable, or a datamodule without training loader, or with several.
     """
     if hasattr(data, "train_dataloader"):
-        if not _defines(data, "train_dataloader"):
+        if not is_defined(data, "train_dataloader"):
             raise ValueError(f"{type(data).__name__} has no train_dataloader; pass the training batches as data=")
-        data.prepare_data()
-        data.setup("fit")
-        if validation is None and _defines(data, "val_dataloader"):
-            validation = _single(data.val_dataloader(), "val_dataloader")
-        data = _single(data.train_dataloader(), "train_dataloader")
+        names = ["train_dataloader"] if validation is not None else ["val_dataloader", "train_dataloader"]
+        *held_out, training = own_loaders(data, "fit", *names)
+        if held_out and held_out[0] is not None:
+            validation = _single(held_out[0], "val_dataloader")
+        data = _single(training, "train_dataloader")
     for name, batches in (("data", data), ("validation", validation)):
         if batches is not None and not isinstance(batches, Iterable):
             raise ValueError(f"{name} must give batches, such as a DataLoader does, got {type(batches).__name__}")
@@ -41,9 +43,3 @@ def _single(loaders: Any, name: str) -> Any:
             raise ValueError(f"{name} gives {len(loaders)} loaders; pass one of them as data= or validation=")
         return next(iter(loaders.values() if isinstance(loaders, dict) else loaders))
     return loaders
-
-
-def _defines(instance: Any, name: str) -> bool:
-    """Whether a class of the user's defines a method that Lightning's base classes only declare."""
-    owner = next((cls for cls in type(instance).__mro__ if name in cls.__dict__), None)
-    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from lightning_cim._progress import progress_bar
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.programming.curve import Point, curve_of
@@ -21,7 +21,7 @@ from lightning_cim.programming.cycles import Cycles, check_prices, published_cyc
 from lightning_cim.programming.journal import ScoreJournal, fingerprint
 from lightning_cim.programming.loaders import loaders_of
 from lightning_cim.programming.report import HeldOutScores, ProgrammingReport
-from lightning_cim.programming.score import Scorer, undisturbed
+from lightning_cim.programming.score import Scorer
 from lightning_cim.programming.selection import METHODS, DeviceWeights, Ranking, SelectionMethod, device_weights, rank
 from lightning_cim.programming.sensitivity import Method, Sensitivity
 from lightning_cim.programming.sensitivity import sensitivity as sensitivity_of
@@ -126,7 +126,7 @@ def program(
         "seed": seed,
         "scored on": "training data" if validation is None else "validation data",
     }
-    with undisturbed(model, seed):
+    with evaluating(model, seed):
         weights = device_weights(model, mapping)
         values = None
         if method == "swim":
@@ -150,7 +150,7 @@ def program(
             head["fingerprint"] = fingerprint(model, ranking.order, settings)
         journal = ScoreJournal(None if csv is None else Path(csv), head)
         rows: list[list[Point]] = []
-        with _bar(progress, chips * len(counts)) as advance:
+        with progress_bar(progress, "programming", chips * len(counts)) as advance:
             for r in range(chips):
                 chip = VerifiedChip(variation, seed, r, mapping, residual=verifying, settled={})
                 cycles = _cycles(chip, weights, ranking, prices)
@@ -162,7 +162,7 @@ def program(
                     row.append(Point(count / ranking.weights, spent.nwc_verify_only, spent.nwc_total, score))
                     if found is None:
                         journal.add(r, point, row[-1])
-                    advance(1)
+                    advance()
                     if max_drop is not None and scorer.drop(score, ideal) <= max_drop:
                         break
                 advance(len(counts) - len(row))
@@ -258,11 +258,3 @@ def _cycles(
         return Cycles(float(ranking.weights), float(total[count - 1]) if count else 0.0, float(total[-1]))
 
     return simulated
-
-
-@contextmanager
-def _bar(show: bool, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("programming"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not show) as progress:
-        task = progress.add_task("programming", total=total)
-        yield lambda steps: progress.advance(task, steps)

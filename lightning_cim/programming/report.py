@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from lightning_cim._tables import aligned
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.scope import chip_weights, on_chip
-from lightning_cim.programming.curve import Axis, ProgrammingCurve, aligned
+from lightning_cim.programming.curve import Axis, ProgrammingCurve
 from lightning_cim.programming.score import interval
 from lightning_cim.programming.selection import Ranking
 from lightning_cim.programming.verified import VerifiedChip
@@ -144,7 +145,7 @@ class ProgrammingReport:
         for name, share in self.share.items():
             verified = "no devices" if math.isnan(share) else f"{100 * share:.1f} %"
             rows.append([name, str(self.ranking.shapes[name].numel()), verified])
-        return "\n".join([*lines, aligned(rows)])
+        return "\n".join([*lines, *aligned(rows)])
 
     def summary(self) -> str:
         """A few sentences: how many weights were verified, at what cost, with what score, and whether that suffices."""

@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
+from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import CriterionCall, criterion_call
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.scope import WeightScope
 from lightning_cim.programming import gauss_newton, hutchinson, recursion
 from lightning_cim.programming.curvature import curvature, plain_call, samples
-from lightning_cim.programming.leaves import eval_mode, seeded, single_precision, weight_leaves, without_variation
+from lightning_cim.programming.leaves import single_precision, uncompiled, weight_leaves, without_variation
 from lightning_cim.programming.recursion import NoRuleError
 
 Method = Literal["auto", "recursion", "gauss_newton", "hutchinson"]
@@ -108,8 +109,9 @@ def sensitivity(
     kernels: Any = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     with (
         kernels,
-        seeded(seed, device),
-        eval_mode(model),
+        uncompiled(),
+        evaluating(model, seed),
+        torch.enable_grad(),
         weight_leaves(model, mapping or Mapping()) as leaves,
         without_variation(model) as scope,  # inside, so that it is closed before the parameters come back
     ):

@@ -2,10 +2,8 @@
 
 import gc
 import importlib
-import random
 import weakref
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +12,8 @@ from torchmetrics import MeanMetric
 
 import lightning_cim as cim
 from lightning_cim._compat import MisconfigurationException
-from lightning_cim.callbacks.offstage import independent, offstage, own_containers, own_rng
+from lightning_cim.callbacks.loop_batches import independent
+from lightning_cim.callbacks.offstage import offstage, own_containers
 from lightning_cim.callbacks.weight_sets import Twin, average_gradients, copy_into, step_arguments, tensors_of
 from lightning_cim.chip.scope import scope_of
 from tests.helpers.boring import FLAVOURS, Boring, assert_equal, data, make, make_trainer
@@ -210,18 +209,6 @@ class Closure(Calm):
 def test_a_copy_that_is_none_is_refused():
     with pytest.raises(MisconfigurationException, match="no gradient reached the weights of a copy"):
         check_equal_to_the_module(Closure)
-
-
-def test_own_rng_leaves_the_global_ones_alone():
-    torch.manual_seed(1)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    with own_rng(5):
-        first = torch.rand(2).tolist(), np.random.rand(), random.random()
-    with own_rng(5):
-        assert (torch.rand(2).tolist(), np.random.rand(), random.random()) == first
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()
-    assert random.getstate() == states[2]
 
 
 def test_offstage_gives_loggers_that_write_nowhere():
