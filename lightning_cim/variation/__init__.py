@@ -1,6 +1,8 @@
 """What a device does to a value. Needs torch only."""
 
 from lightning_cim.variation.base import Composed, SigmaRef, Variation
+from lightning_cim.variation.conductance import Device, Polynomial, SaturatingExponential, Table
+from lightning_cim.variation.encoding import Encoding
 from lightning_cim.variation.gaussian import (
     Gaussian,
     LeftCensoredGaussian,
@@ -11,17 +13,24 @@ from lightning_cim.variation.gaussian import (
     UnbiasedRightCensoredGaussian,
 )
 from lightning_cim.variation.levels import LevelGaussian
+from lightning_cim.variation.measured import Measured
 from lightning_cim.variation.uniform import Uniform
 
 __all__ = [
     "Composed",
+    "Device",
+    "Encoding",
     "Gaussian",
     "LeftCensoredGaussian",
     "LevelGaussian",
+    "Measured",
+    "Polynomial",
     "RightCensoredGaussian",
     "RightTruncatedGaussian",
+    "SaturatingExponential",
     "ShiftedGaussian",
     "SigmaRef",
+    "Table",
     "TwoSidedCensoredGaussian",
     "UnbiasedRightCensoredGaussian",
     "Uniform",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from recipes.vision import main
 
@@ -113,7 +114,8 @@ def test_fit_of_neft_shows_its_control_beside_it_and_its_folder_can_be_evaluated
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs(config, tmp_path):
     found = main(["compare", f"--config={config}", *TINY, "--methods=[none]", "--seeds=[0]", f"--out={tmp_path / 'x'}"])
-    assert len(found["tables"]["0.2"]) == 1
+    sigmas = yaml.safe_load(config.read_text(encoding="utf-8"))["sigmas"]
+    assert {sigma: len(rows) for sigma, rows in found["tables"].items()} == {f"{sigma:g}": 1 for sigma in sigmas}
 
 
 @pytest.mark.slow
