@@ -187,12 +187,16 @@ def test_irs_loss_and_gradient(flavour):
     model = make(flavour, Dry, lr=0.0)
     clean = copy.deepcopy(model)
     callback = irs()
-    heads = []
+    heads, slopes = [], []
 
     class Look(type(callback)):
         def on_train_batch_start(self, *args):
             super().on_train_batch_start(*args)
             heads.append(copy.deepcopy(self.heads.modules))
+
+        def on_train_batch_end(self, *args):
+            slopes.append([p.grad.clone() for p in self.heads.modules.parameters()])
+            super().on_train_batch_end(*args)
 
     callback.__class__ = Look
     found = gradients(flavour, callback, model)
@@ -209,6 +213,8 @@ def test_irs_loss_and_gradient(flavour):
         assert model.losses[2 * index] == pytest.approx(loss.item(), abs=1e-6)
         for name, parameter in twin.named_parameters():
             torch.testing.assert_close(found[index][name], parameter.grad, rtol=1e-4, atol=1e-7, msg=name)
+        for slope, parameter in zip(slopes[index], noisy.parameters(), strict=True):
+            torch.testing.assert_close(slope, parameter.grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
