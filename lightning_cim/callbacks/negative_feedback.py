@@ -38,7 +38,9 @@ class NegativeFeedback(VariationInjection):
     * ``mode="ovf"`` (Oriented Variational Forward): those of N extra forward passes on noisier chips, sigma + 0.15,
       + 0.10, + 0.05. About N + 1 times the cost of a step.
     * ``mode="irs"`` (Intermediate Representation Snapshot): those of auxiliary heads on intermediate stages. The heads
-      are trained by the module's optimizer, see variation of their own, and exist nowhere but in this callback.
+      are trained by the module's optimizer, see variation of their own, and exist nowhere but in this callback. They
+      have the published size where the network is as large as the published ones, and shrink with smaller networks:
+      heads larger than their network learn the classification in its place.
 
     At ``beta=0`` no feedback is computed and the softmax temperature N + 1 alone remains: the control that tells the
     feedback's effect from the temperature's. The logged loss is NeFT's. Validation is as :class:`VariationInjection`'s.
@@ -271,6 +273,8 @@ class NegativeFeedback(VariationInjection):
 
     def _build_heads(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> Heads:
         seen: list[CriterionCall] = []
+        held = [target.sites[0].parameter for target in self.mapping.resolve(pl_module)]
+        weights = [weight for weight in held if weight is not None]
         try:
             with evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
 
@@ -282,11 +286,10 @@ class NegativeFeedback(VariationInjection):
                 else:
                     blocks = named_blocks(pl_module, run, self.stages, self.mapping)
                 torch.manual_seed(self.seed)
-                heads = Heads(blocks, seen[0].logits)
+                heads = Heads(blocks, seen[0].logits, sum(weight.numel() for weight in weights))
         except ValueError as error:
             raise MisconfigurationException(f"NegativeFeedback: {error}") from error
-        weights = [site.parameter for target in self.mapping.resolve(pl_module) for site in target.sites]
-        heads.join(trainer, [weight for weight in weights if weight is not None], self._heads_state)
+        heads.join(trainer, weights, self._heads_state)
         return heads
 
 

@@ -14,7 +14,7 @@ from lightning_cim.callbacks.variation_injection import SwitchedProgram
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import scope_of
-from lightning_cim.chip.snapshots import SnapshotHead, recorded
+from lightning_cim.chip.snapshots import recorded, snapshot_heads
 from lightning_cim.chip.stages import Block
 
 
@@ -24,20 +24,20 @@ class Heads:
     Args:
         blocks: The stages after which snapshots are taken.
         logits: The network's, (N, classes) or (N,); says how many outputs a head has.
+        network: Mapped weights of the network, which the heads are sized by.
 
     Raises:
         ValueError: The logits are those of a dense prediction.
     """
 
-    def __init__(self, blocks: list[Block], logits: Tensor) -> None:
+    def __init__(self, blocks: list[Block], logits: Tensor, network: int) -> None:
         if logits.ndim > 2:
             raise ValueError(
                 f"snapshot heads need one prediction a sample, but the logits have shape {tuple(logits.shape)}; use"
                 " mode='ovf'"
             )
         self.blocks, self._shape = blocks, logits.shape[1:]
-        outputs = self._shape.numel()
-        self.modules = nn.ModuleList(SnapshotHead(block, outputs) for block in blocks)
+        self.modules = snapshot_heads(blocks, self._shape.numel(), network)
         self._program: SwitchedProgram | None = None
         self.guests: GuestParameters
 

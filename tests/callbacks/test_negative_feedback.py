@@ -206,7 +206,7 @@ def test_irs_loss_and_gradient(flavour):
         maps = [twin.conv(x)]
         maps.append(twin.norm(maps[0]))
         logits = twin.linear(torch.relu(maps[1]).flatten(1))
-        side = [F.adaptive_avg_pool2d(m, 2).flatten(1) for m in maps]  # 4 channels of 2 x 2
+        side = [F.adaptive_avg_pool2d(m, 1).flatten(1) for m in maps]  # 4 channels of 2 x 2
         side = [h.layers[3](torch.relu(h.layers[1](s))) for h, s in zip(noisy, side, strict=True)]
         loss = F.cross_entropy((logits - 0.1 * (side[0] + 0.1 * side[1])) / 3, y)
         loss.backward()

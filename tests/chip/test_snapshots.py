@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_cim.chip.snapshots import FEATURES, SnapshotHead, pooled_size, recorded
+from lightning_cim.chip.snapshots import FEATURES, SHARE, SnapshotHead, pooled_size, recorded, snapshot_heads
 from lightning_cim.chip.stages import Block
 
 
@@ -31,6 +31,39 @@ def test_other_layouts(shape, dim):
     assert head(torch.randn(shape)).shape == (2, 3)
     if len(shape) > 2:
         assert head.layers[1].in_features <= FEATURES
+
+
+VGG8 = [(64, 32), (128, 16), (256, 8)]
+RESNET18 = [(64, 32), (64, 32), (128, 16), (256, 8)]
+
+
+def blocks_of(maps, width=1.0):
+    return [block((2, int(c * width), s, s), 1) for c, s in maps]
+
+
+def weights_of(heads):
+    return sum(parameter.numel() for parameter in heads.parameters() if parameter.ndim == 2)
+
+
+@pytest.mark.parametrize(("maps", "network"), [(VGG8, 12_964_544), (RESNET18, 11_164_352)])
+def test_published_networks_get_the_published_heads(maps, network):
+    heads = snapshot_heads(blocks_of(maps), 10, network)
+    assert [head.layers[1].out_features for head in heads] == [512] * len(maps)
+    assert [head.layers[1].in_features for head in heads] == [c * pooled_size(c, (s, s)) ** 2 for c, s in maps]
+
+
+@pytest.mark.parametrize(("width", "network"), [(1 / 8, 202_000), (1 / 4, 810_000)])
+def test_heads_shrink_with_their_network(width, network):
+    heads = snapshot_heads(blocks_of(VGG8, width), 10, network)
+    assert 0.2 * network < weights_of(heads) <= SHARE * network
+    assert all(
+        head(torch.randn(b.shape)).shape == (2, 10) for head, b in zip(heads, blocks_of(VGG8, width), strict=True)
+    )
+
+
+def test_heads_are_never_narrower_than_their_outputs():
+    [head] = snapshot_heads([block((2, 4, 2, 2), 1)], 3, network=10)
+    assert (head.layers[1].in_features, head.layers[1].out_features) == (4, 3)
 
 
 def test_sequences_are_pooled_along_their_length():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lightning_cim as cim
-from lightning_cim.chip.snapshots import SnapshotHead
+from lightning_cim.chip.snapshots import snapshot_heads
 from lightning_cim.chip.stages import Block
 from tests.ddp.scenarios import CHIPS, TEST, WITH_PRECISION, evaluated, only_monte_carlo
 from tests.helpers.boring import BATCHES, FLAVOURS, assert_equal, data, make, make_trainer
@@ -110,9 +110,11 @@ def test_snapshot_heads_are_averaged_over_ranks(job):
 def restored_heads(weights):
     """The heads as drawn: equal on both ranks before any step."""
     torch.manual_seed(0)
-    head = SnapshotHead(Block("norm", "norm", 4, 1, (4, 4, 2, 2), (4, 4, 2, 2)), outputs=3)
-    assert {f"0.{name}" for name in head.state_dict()} == set(weights)
-    return {f"0.{name}": value for name, value in head.state_dict().items()}
+    heads = snapshot_heads([Block("norm", "norm", 4, 1, (4, 4, 2, 2), (4, 4, 2, 2))], outputs=3, network=84)
+    assert {name: value.shape for name, value in heads.state_dict().items()} == {
+        name: value.shape for name, value in weights.items()
+    }
+    return heads.state_dict()
 
 
 def test_shared_block_is_trained_together(job):
