@@ -1,7 +1,6 @@
 """S3 on the digits net: both modes of NeFT train stably and stay close to plain injection; no claim that they win.
 
-At the default beta of 0.01. At 0.1 the heads of IRS, which Adam trains at full speed whatever beta is, take over the
-classification, and the backbone without them falls behind. ``pytest -s`` prints the figures.
+``pytest -s`` prints the figures: mean accuracy over chips, one value a seed.
 """
 
 import warnings
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lightning_cim as cim
+from lightning_cim.chip import snapshots
 from tests.helpers.boring import FLAVOURS, make, make_trainer
 from tests.helpers.digits import digits, digits_cnn, full_scale
 
@@ -56,13 +56,22 @@ def accuracy_on_chips(callback, seed):
 
 
 @pytest.mark.slow
+def test_heads_of_published_size_take_over_from_a_small_network(monkeypatch):
+    """Why heads shrink with their network: published ones have 23 times the weights of this one."""
+    monkeypatch.setattr(snapshots, "SHARE", float("inf"))
+    large = accuracy_on_chips(CALLBACKS["irs, beta 0.1"](0), 0)
+    monkeypatch.undo()
+    sized = accuracy_on_chips(CALLBACKS["irs, beta 0.1"](0), 0)
+    print(f"heads of published size: {100 * large:.1f}, of their network's: {100 * sized:.1f}")
+    assert large < sized - 0.1
+
+
+@pytest.mark.slow
 def test_both_modes_stay_close_to_injection():
     found = {
         name: [accuracy_on_chips(make_one(seed), seed) for seed in range(3)] for name, make_one in CALLBACKS.items()
     }
     print({name: [round(100 * value, 1) for value in values] for name, values in found.items()})
-    for mode in ("ovf", "irs"):
+    for mode in ("ovf", "irs", "irs, beta 0.1"):
         differences = [ours - plain for ours, plain in zip(found[mode], found["injection"], strict=True)]
         assert sorted(differences)[1] >= -0.04, found
-    assert min(found["ovf"] + found["irs"]) > 0.5, found
-    assert sorted(found["irs, beta 0.1"])[1] < sorted(found["irs"])[1]
