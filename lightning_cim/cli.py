@@ -15,6 +15,7 @@ from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.evaluate import evaluate_chips
 from lightning_cim.evaluation.result import ChipResult
+from lightning_cim.evaluation.retention_result import RetentionResult
 from lightning_cim.programming.program import program
 from lightning_cim.programming.report import ProgrammingReport
 from lightning_cim.programming.sensitivity import Method
@@ -84,7 +85,8 @@ class CIMTrainer(Trainer):
         csv: str | None = None,
         plot: str | None = None,
         workers: int = 1,
-    ) -> ChipResult:
+        times: list[str | float] | None = None,
+    ) -> ChipResult | RetentionResult:
         """Test on simulated chips and print the table; see :func:`lightning_cim.evaluate_chips`.
 
         Args:
@@ -96,8 +98,9 @@ class CIMTrainer(Trainer):
             k: The percentile, in per cent.
             stage: Which loop.
             csv: Write each chip here as soon as it is done; a killed run continues.
-            plot: Write the histogram here.
+            plot: Write the histogram here; with times the curve.
             workers: Processes that simulate chips side by side.
+            times: Since programming, such as ``[1s,1h,1d,1mo,1y]``: every chip at each of them.
 
         Raises:
             ValueError: No variation was given.
@@ -106,10 +109,11 @@ class CIMTrainer(Trainer):
             raise ValueError("evaluate needs a variation: --cim.sigma=0.1, or --cim.variation=...")
         if ckpt_path is not None:
             self._restore(model, ckpt_path)
+        data: Any = datamodule  # mypy tries at most four unions against overloads
         result = evaluate_chips(
             self,
             model,
-            datamodule,
+            data,
             variation=options.variation,
             chips=chips,
             seed=options.seed,
@@ -118,9 +122,10 @@ class CIMTrainer(Trainer):
             k=k,
             csv=csv,
             workers=workers,
+            times=times,
         )
         if self.is_global_zero:
-            print(result.table(k))
+            print(result.table(k=k))
             if plot is not None:
                 result.plot(k=k)[0].savefig(plot)
         return result

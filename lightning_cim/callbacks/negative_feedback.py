@@ -303,13 +303,16 @@ class _StemAndHead(Chip):
     def _at(self, name: str) -> Chip:
         assert self.others is not None
         variation = self.variation if name in self.ends else self.others
-        return Chip(variation, self.seed, self.index, self.mapping, self.stream, self.portable)
+        return Chip(variation, self.seed, self.index, self.mapping, self.stream, self.portable, write=self.write)
 
     def draw(self, name: str, weight: Tensor) -> Any:
         return self._at(name).draw(name, weight)
 
     def deviate(self, name: str, weight: Tensor, numbers: Any) -> Tensor:
         return self._at(name).deviate(name, weight, numbers)
+
+    def read_std(self, name: str, weight: Tensor, numbers: Any) -> Tensor | None:
+        return self._at(name).read_std(name, weight, numbers)
 
 
 def _stronger(

@@ -107,6 +107,7 @@ class VariationInjection(ChainCallback):
         variation = self.variation if grown == 1.0 else self.variation.scaled(grown)
         index = self._batches // self.redraw_every_n_steps
         self._program.switch_to(Chip(variation, self.seed, index, self.mapping, stream=f"train/{rank}", portable=False))
+        self._program.readings = self._batches % self.redraw_every_n_steps  # also where a run was resumed
         if (batch_idx == 0 or self._batches <= self.warmup_steps) and not trainer.barebones:
             pl_module.log(
                 "cim/sigma", getattr(variation, "sigma", variation.std), on_step=True, on_epoch=False, batch_size=1
@@ -158,6 +159,7 @@ class SwitchedProgram(Program):
         """Program this chip from now on."""
         if chip != self.chip:
             self._kept.clear()
+            self.readings = 0
         self.chip, self._on = chip, True
 
     def numbers(self, stored: Stored) -> Any:

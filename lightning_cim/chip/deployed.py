@@ -120,7 +120,7 @@ class DeployedChip(Chip):
         """The chip that a parameter lies on; None for ideal devices."""
         if name != WEIGHT:
             return self.backbone
-        return Chip(self.residual, self.seed, self.index, self.mapping, self.stream, self.portable)
+        return Chip(self.residual, self.seed, self.index, self.mapping, self.stream, self.portable, write=self.write)
 
     def draw(self, name: str, weight: Tensor) -> Any:
         """The random numbers of one parameter on its chip."""
@@ -136,6 +136,11 @@ class DeployedChip(Chip):
         """The deviation of one parameter on its chip."""
         chip = self.of(name)
         return torch.zeros_like(weight, dtype=torch.float32) if chip is None else chip.deviation(name, weight)
+
+    def read_std(self, name: str, weight: Tensor, numbers: Any) -> Tensor | None:
+        """Std of a reading of one parameter on its chip."""
+        chip = self.of(name)
+        return None if chip is None else chip.read_std(name, weight, numbers)
 
 
 def deployed_chip(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,6 +60,10 @@ class Chip:
         stream: What the draw is for; chips of different streams are independent.
         portable: Draw on the CPU, so that the chip is the same on every device. Training chips draw where the weights
             are instead, which spares the transfer.
+        write: The number of the programming, >= 0; see :meth:`rewritten`.
+
+    Raises:
+        ValueError: A negative ``write``.
     """
 
     variation: Variation
@@ -68,6 +72,20 @@ class Chip:
     mapping: Mapping = field(default_factory=Mapping)
     stream: str = "chip"
     portable: bool = True
+    # By keyword only, so that subclasses' own arguments keep their places.
+    write: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.write < 0:
+            raise ValueError(f"writes of a chip are numbered from 0, got {self.write}")
+
+    def rewritten(self) -> Chip:
+        """The same chip, programmed once more.
+
+        What belongs to its devices stays: faults, drift exponents, the device-to-device part of
+        :class:`~lightning_cim.DeviceAndCycle`. What differs from write to write is drawn anew, which is all the rest.
+        """
+        return replace(self, write=self.write + 1)
 
     def draw(self, name: str, weight: Tensor) -> Any:
         """The random numbers of one parameter on this chip.
@@ -81,7 +99,11 @@ class Chip:
         """
         generator = _generator(torch.device("cpu") if self.portable else weight.device)
         generator.manual_seed(draw_seed(self.seed, self.stream, self.index, name))
-        return self.variation.draw(weight.shape, generator)
+        numbers = self.variation.draw(weight.shape, generator)
+        if not self.write:
+            return numbers
+        generator.manual_seed(draw_seed(self.seed, f"{self.stream}/write{self.write}", self.index, name))
+        return self.variation.redraw(weight.shape, numbers, generator)
 
     def deviate(self, name: str, weight: Tensor, numbers: Any) -> Tensor:
         """What the devices hold when one parameter was written to this chip.
@@ -99,6 +121,29 @@ class Chip:
     def deviation(self, name: str, weight: Tensor) -> Tensor:
         """The deviation of one parameter on this chip: float32, of the shape and device of ``weight``."""
         return self.variation.deviation(weight.detach(), self.draw(name, weight))
+
+    def read_std(self, name: str, weight: Tensor, numbers: Any) -> Tensor | None:
+        """Std of the error of a single reading of one parameter; None where all readings are alike.
+
+        Args:
+            name: The parameter's name in the model.
+            weight: The target values.
+            numbers: What :meth:`draw` gave for this parameter.
+
+        Returns:
+            float32, broadcastable to the weight's shape and in its units.
+        """
+        return self.variation.read_std(weight.detach(), numbers)
+
+    def reading(self, number: int, device: torch.device) -> torch.Generator:
+        """The source of the errors of one reading of the whole chip, a pure function of the chip and the number.
+
+        Args:
+            number: 0 for the first pass of a batch through the model, 1 for the next.
+            device: Where the weights are.
+        """
+        generator = torch.Generator(torch.device("cpu") if self.portable else device)
+        return generator.manual_seed(draw_seed(self.seed, f"{self.stream}/read/{self.index}", number, ""))
 
 
 @dataclass(frozen=True)

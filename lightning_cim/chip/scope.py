@@ -29,7 +29,7 @@ class WeightScope:
         self._chain: list[Transform] = []
         self._targets: dict[Mapping, list[Target]] = {}
         self._swapped: list[tuple[Site, Tensor]] = []
-        self._held: list[tuple[Site, Tensor]] | None = None
+        self._held: list[tuple[Target, Stored]] | None = None
         self._holding = False
 
     @property
@@ -74,15 +74,16 @@ class WeightScope:
     def open(self) -> None:
         """Swap every mapped parameter p for T(p). A scope that is open is closed first, so that nothing stacks."""
         self.close()
-        swaps = self._held
-        if swaps is None:
-            swaps = [(site, value) for target, value in self._transform() for site in target.sites]
-            self._held = swaps if self._holding else None
-        for site, value in swaps:
-            clean = site.module._parameters[site.attribute]
-            assert clean is not None
-            self._swapped.append((site, clean))
-            site.module._parameters[site.attribute] = value  # type: ignore[assignment]
+        found = self._held
+        if found is None:
+            found = self._transform()
+            self._held = found if self._holding else None
+        for (target, _), value in zip(found, self._read([stored for _, stored in found]), strict=True):
+            for site in target.sites:
+                clean = site.module._parameters[site.attribute]
+                assert clean is not None
+                self._swapped.append((site, clean))
+                site.module._parameters[site.attribute] = value  # type: ignore[assignment]
 
     def close(self) -> None:
         """Put the clean parameters back; harmless when the scope is closed."""
@@ -94,7 +95,10 @@ class WeightScope:
                 module._init_flat_weights()
 
     def hold(self) -> None:
-        """Transform once and reuse the result at each opening until :meth:`release`: one chip for a pass over data."""
+        """Transform once and reuse the result at each opening until :meth:`release`: one chip for a pass over data.
+
+        Readings of the chip differ from opening to opening all the same.
+        """
         self._holding, self._held = True, None
 
     def release(self) -> None:
@@ -102,10 +106,17 @@ class WeightScope:
         self._holding, self._held = False, None
 
     def transformed(self) -> dict[str, Tensor]:
-        """T(p) of every parameter that the chain acts on, by name, without swapping anything."""
-        return {target.name: value for target, value in self._transform()}
+        """T(p) of every parameter that the chain acts on, by name, without swapping anything; not a reading of it."""
+        return {target.name: stored.value for target, stored in self._transform()}
 
-    def _transform(self) -> list[tuple[Target, Tensor]]:
+    def _read(self, everything: list[Stored]) -> list[Tensor]:
+        """The values that the model computes with; another reading of the same chip at each call."""
+        if all(stored.read_std is None for stored in everything):
+            return [stored.value for stored in everything]
+        program = next(link for link in self._chain if isinstance(link, Program))
+        return program.read(everything)
+
+    def _transform(self) -> list[tuple[Target, Stored]]:
         stored: dict[str, tuple[Target, Stored]] = {}
         for link in self._chain:
             if link.is_null:
@@ -116,7 +127,7 @@ class WeightScope:
                     assert parameter is not None
                     stored[target.name] = (target, Stored(target.name, target.layer, parameter))
                 link.apply(stored[target.name][1])
-        return [(target, item.value) for target, item in stored.values()]
+        return list(stored.values())
 
     def _current_targets(self, mapping: Mapping) -> list[Target]:
         """The mapping's targets; resolved again by name when a module or a tie was replaced since."""

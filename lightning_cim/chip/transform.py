@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -20,7 +21,8 @@ class Stage(IntEnum):
     MASK = 0
     QUANTISE = 1
     PROGRAM = 2
-    LAYOUT = 3
+    CIRCUIT = 3
+    LAYOUT = 4
 
 
 @dataclass
@@ -32,12 +34,14 @@ class Stored:
         layer: The module that holds it.
         value: The running value; autograd leads from it back to the clean parameter.
         mask: True where a device exists, of the value's shape; None when nothing was pruned.
+        read_std: Std of the error of a single reading, broadcastable to the value; None when all readings are alike.
     """
 
     name: str
     layer: nn.Module
     value: Tensor
     mask: Tensor | None = None
+    read_std: Tensor | None = None
 
 
 class Transform(ABC):
@@ -69,6 +73,10 @@ class Program(Transform):
     The deviation is a constant for autograd, so the gradient of the clean parameter is the gradient at the deviated
     point.
 
+    Attributes:
+        chip: The chip that is written.
+        readings: How often it was read.
+
     Args:
         chip: The chip that is written.
     """
@@ -78,6 +86,7 @@ class Program(Transform):
     def __init__(self, chip: Chip) -> None:
         super().__init__(chip.mapping)
         self.chip = chip
+        self.readings = 0
 
     @property
     def is_null(self) -> bool:
@@ -89,14 +98,37 @@ class Program(Transform):
         value = stored.value
         # Half-precision weights are deviated in float32 and rounded once; float32 and float64 stay what they are.
         wide = value.to(torch.promote_types(value.dtype, torch.float32))
-        deviated = self.chip.deviate(stored.name, wide, self.numbers(stored)).to(value.dtype)
+        numbers = self.numbers(stored)
+        deviated = self.chip.deviate(stored.name, wide, numbers).to(value.dtype)
+        stored.read_std = self.chip.read_std(stored.name, wide, numbers)
         if stored.mask is not None and self.mapping.pruned == "absent":
             deviated = torch.where(stored.mask, deviated, value)
+            if stored.read_std is not None:
+                stored.read_std = torch.where(stored.mask, stored.read_std, 0.0)
         stored.value = deviated
+
+    def read(self, everything: Sequence[Stored]) -> list[Tensor]:
+        """What one reading of the chip gives, after the whole chain.
+
+        Args:
+            everything: What the chain made of all parameters; not changed, as it may be kept for the next reading.
+        """
+        device = everything[0].value.device
+        generator = self.chip.reading(self.readings, device)
+        self.readings += 1
+        return [_read(stored, generator) for stored in everything]
 
     def numbers(self, stored: Stored) -> Any:
         """The chip's random numbers for one parameter."""
         return self.chip.draw(stored.name, stored.value)
+
+
+def _read(stored: Stored, generator: torch.Generator) -> Tensor:
+    value, std = stored.value, stored.read_std
+    if std is None:
+        return value
+    normal = torch.randn(value.shape, generator=generator, device=generator.device)
+    return value + (normal.to(value.device) * std).to(value.dtype)
 
 
 class ChannelsLast(Transform):

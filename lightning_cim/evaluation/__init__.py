@@ -7,6 +7,7 @@ from lightning_cim.evaluation.logits import chip_logits
 from lightning_cim.evaluation.metrics import KPP
 from lightning_cim.evaluation.percentile import Percentile, percentile
 from lightning_cim.evaluation.result import ChipResult
+from lightning_cim.evaluation.retention_result import RetentionResult
 from lightning_cim.evaluation.uncertainty import ChipConfidence, ExpectedKL, fit_temperature
 from lightning_cim.evaluation.worst_case import worst_case
 from lightning_cim.evaluation.worst_case_result import WorstCaseResult
@@ -19,6 +20,7 @@ __all__ = [
     "ExpectedKL",
     "FoundChip",
     "Percentile",
+    "RetentionResult",
     "WorstCaseResult",
     "chip_logits",
     "evaluate_chips",

@@ -6,8 +6,9 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, overload
 
 import torch
 from torch import nn
@@ -18,15 +19,58 @@ from lightning_cim._progress import progress_bar
 from lightning_cim._undisturbed import isolated_rng
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
-from lightning_cim.evaluation.journal import Journal, write_rows
+from lightning_cim.evaluation.journal import CHIP_TIMES, CHIPS, Journal, Key, Layout
 from lightning_cim.evaluation.memory import kept_memory
 from lightning_cim.evaluation.passes import ChipPasses, Stage, loaders_of, quiet
 from lightning_cim.evaluation.percentile import chips_needed
 from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
+from lightning_cim.evaluation.retention_result import RetentionResult
+from lightning_cim.evaluation.times import aged, increasing
 from lightning_cim.variation.base import Variation
 
 Row = dict[str, float]
+Share = TypeVar("Share")
+
+
+@overload
+def evaluate_chips(
+    trainer: Any,
+    model: Any,
+    data: Any = None,
+    *,
+    variation: Variation,
+    chips: int,
+    seed: int = 0,
+    mapping: Mapping | None = None,
+    stage: Stage = "test",
+    k: float = 1.0,
+    csv: str | Path | None = None,
+    workers: int = 1,
+    lower_is_better: Sequence[str] | None = None,
+    progress: bool = True,
+    times: None = None,
+) -> ChipResult: ...
+
+
+@overload
+def evaluate_chips(
+    trainer: Any,
+    model: Any,
+    data: Any = None,
+    *,
+    variation: Variation,
+    chips: int,
+    seed: int = 0,
+    mapping: Mapping | None = None,
+    stage: Stage = "test",
+    k: float = 1.0,
+    csv: str | Path | None = None,
+    workers: int = 1,
+    lower_is_better: Sequence[str] | None = None,
+    progress: bool = True,
+    times: Sequence[str | float],
+) -> RetentionResult: ...
 
 
 def evaluate_chips(
@@ -44,7 +88,8 @@ def evaluate_chips(
     workers: int = 1,
     lower_is_better: Sequence[str] | None = None,
     progress: bool = True,
-) -> ChipResult:
+    times: Sequence[str | float] | None = None,
+) -> ChipResult | RetentionResult:
     """Test a module on simulated chips 0 .. chips-1: one chip for a whole pass over the data.
 
     Every metric that the module logs in its test (or validation) loop is collected. Masks and quantisation that the
@@ -52,7 +97,11 @@ def evaluate_chips(
     batch size, the number of chips, workers or ranks. The module, the trainer and the global random state are given
     back as they were.
 
-    Under DDP each rank simulates its share of the chips over the whole data, and all ranks return the same result.
+    With ``times`` every chip is tested at each time since programming: it is the same chip, with the same random
+    numbers, of the variation ``variation.at(time)``.
+
+    Under DDP each rank simulates its share of the chips (and times) over the whole data, and all ranks return the same
+    result.
 
     Args:
         trainer: A ``lightning.pytorch`` or ``pytorch_lightning`` Trainer; gives device, precision and batch limits.
@@ -65,20 +114,25 @@ def evaluate_chips(
         mapping: Which parameters lie on crossbars; default: every matrix weight.
         stage: ``"test"`` or ``"validate"``.
         k: The percentile to warn about when there are too few chips.
-        csv: Write each chip here as soon as it is done; a killed run given the same path continues at the next chip.
+        csv: Write each chip here as soon as it is done; a killed run given the same path continues at the next chip,
+            or the next time of a chip; chips and times can be added later.
             Ranks write ``csv.rank0``, ``csv.rank1``, ..., and rank 0 the whole file at the end.
         workers: Processes that simulate chips side by side, one thread each. CPU only.
         lower_is_better: Metrics for which lower is better; None: judged by their names (``loss``, ``error``, ...).
-        progress: Whether to show a progress bar over chips.
+        progress: Whether to show a progress bar over passes (chips, or chips and times).
+        times: Since programming, increasing: seconds, or texts such as ``"1h"`` with one of the units s, min, h, d, mo
+            (30 days) and y (365 days). None: the variation at its own time.
 
     Returns:
-        The metrics of every chip and their statistics.
+        The metrics of every chip and their statistics; with ``times`` those of each time.
 
     Raises:
         ValueError: Arguments out of range, a mapping that fits nothing, NaN weights, no such loop or loader, no logged
-            metric, or a csv of another evaluation.
+            metric, or a csv of another evaluation. Times that do not increase or at which the variation is not known,
+            and a variation in which nothing depends on time.
     """
     _check_arguments(chips, workers, stage)
+    seconds = None if times is None else increasing(times)
     if chips < chips_needed(k):
         warnings.warn(
             f"{chips} chips are few for the {k:g} % percentile: it is then little more than the minimum. Use at least"
@@ -86,48 +140,85 @@ def evaluate_chips(
             stacklevel=2,
         )
     population = ChipPopulation(model, variation, seed, mapping)
+    variations = None if seconds is None else aged(variation, seconds)
     _start_ranks(trainer)
     loaders, datamodule = loaders_of(trainer, model, data, stage)
     about = {"variation": str(variation), "seed": seed, "stage": stage, "mapping": repr(population[0].mapping)}
+    shown = {name: about[name] for name in ("variation", "seed", "stage")}
+    better = None if lower_is_better is None else tuple(lower_is_better)
     with same_on_all_ranks(trainer, model):
         if csv is not None:
             about["fingerprint"] = _fingerprint(model, trainer, repr(about))
         passes = ChipPasses(trainer, model, loaders, stage, datamodule)
-        rows = run_chips(
-            trainer, passes, population.__getitem__, chips, csv=csv, about=about, workers=workers, progress=progress
-        )
-        if csv is not None and trainer.world_size > 1 and trainer.is_global_zero:
-            write_rows(Path(csv), about, rows)
-    shown = {name: about[name] for name in ("variation", "seed", "stage")}
-    return ChipResult.from_rows(rows, shown, None if lower_is_better is None else tuple(lower_is_better))
+        how: _How = {"csv": csv, "about": about, "workers": workers, "progress": progress}
+        if variations is None:
+            rows = run_jobs(trainer, passes, population.__getitem__, range(chips), CHIPS, **how)
+            return ChipResult.from_rows(rows, shown, better)
+        populations = {time: replace(population, variation=later) for time, later in variations.items()}
+        pairs = [(index, time) for index in range(chips) for time in populations]
+        timed = run_jobs(trainer, passes, lambda pair: populations[pair[1]][pair[0]], pairs, CHIP_TIMES, **how)
+        return RetentionResult.from_rows(timed, shown, better)
 
 
 def run_chips(
+    trainer: Any, passes: ChipPasses, chip: Callable[[int], Chip], chips: int, *, progress: bool = True
+) -> dict[int, Row]:
+    """Metrics of chips 0 .. chips-1, shared over ranks; every rank returns all of them."""
+    return run_jobs(trainer, passes, chip, range(chips), CHIPS, progress=progress)
+
+
+class _How(TypedDict):
+    csv: str | Path | None
+    about: dict[str, Any]
+    workers: int
+    progress: bool
+
+
+def run_jobs(
     trainer: Any,
     passes: ChipPasses,
-    chip: Callable[[int], Chip],
-    chips: int,
+    chip: Callable[[Key], Chip],
+    jobs: Sequence[Key],
+    layout: Layout[Key],
     *,
     csv: str | Path | None = None,
     about: dict[str, Any] | None = None,
     workers: int = 1,
     progress: bool = True,
-) -> dict[int, Row]:
-    """Metrics of chips 0 .. chips-1, shared over workers and ranks; every rank returns all of them."""
+) -> dict[Key, Row]:
+    """Metrics of one pass for each job, shared over workers and ranks; every rank returns all of them.
+
+    Args:
+        trainer: Says which rank this is, and of how many.
+        passes: What runs a chip.
+        chip: The chip of a job.
+        jobs: In the order in which they are run.
+        layout: How the csv names a job.
+        csv: As :func:`evaluate_chips`.
+        about: What is evaluated, for the csv.
+        workers: As :func:`evaluate_chips`.
+        progress: Whether to show a progress bar over jobs.
+    """
     rank, ranks = trainer.global_rank, trainer.world_size
+    about, wanted = about or {}, set(jobs)
     # Each rank journals its own share, so that no two processes write one file.
     path = None if csv is None else Path(csv) if ranks == 1 else Path(f"{csv}.rank{rank}")
-    journal = None if path is None else Journal(path, about or {})
-    rows: dict[int, Row] = {} if journal is None else {r: row for r, row in journal.rows.items() if r < chips}
-    todo = [index for index in range(rank, chips, ranks) if index not in rows]
-    bar = progress_bar(progress and rank == 0, "chips", total=len(range(rank, chips, ranks)), done=len(rows))
+    journal = None if path is None else Journal(path, about, layout)
+    rows: dict[Key, Row] = {} if journal is None else {job: row for job, row in journal.rows.items() if job in wanted}
+    done = set().union(*_of_all_ranks(list(rows), ranks)) if csv is not None else set()
+    todo = [job for job in jobs if job not in done][rank::ranks]
+    title = "chips" if layout is CHIPS else "passes"
+    bar = progress_bar(progress and rank == 0, title, total=len(rows) + len(todo), done=len(rows))
     with isolated_rng(), quiet(), kept_memory(), bar as advance:
-        for index, row in _simulate(passes, chip, todo, workers):
-            rows[index] = row
+        for job, row in _simulate(passes, chip, todo, workers):
+            rows[job] = row
             if journal is not None:
-                journal.add(index, row)
+                journal.add(job, row)
             advance()
-    return _gather(rows, ranks)
+    rows = {job: row for share in _of_all_ranks(rows, ranks) for job, row in share.items()}
+    if csv is not None and ranks > 1 and rank == 0:
+        layout.write(Path(csv), about, rows)
+    return rows
 
 
 def _check_arguments(chips: int, workers: int, stage: str) -> None:
@@ -139,38 +230,38 @@ def _check_arguments(chips: int, workers: int, stage: str) -> None:
 
 
 def _simulate(
-    passes: ChipPasses, chip: Callable[[int], Chip], todo: list[int], workers: int
-) -> Iterator[tuple[int, Row]]:
+    passes: ChipPasses, chip: Callable[[Key], Chip], todo: list[Key], workers: int
+) -> Iterator[tuple[Key, Row]]:
     if workers == 1 or len(todo) < 2:
-        for index in todo:
-            yield index, passes.run(chip(index))
+        for job in todo:
+            yield job, passes.run(chip(job))
         return
     if passes.on_accelerator or "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError("workers > 1 needs a CPU run on a system that can fork; use workers=1, or DDP over devices")
-    _Worker.job = (passes, chip)
+    _Worker.inherited = (passes, chip)
     try:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_Worker.start) as pool:
-            futures = {pool.submit(_Worker.run, index): index for index in todo}
+            futures = {pool.submit(_Worker.run, job): job for job in todo}
             for future in as_completed(futures):
                 yield futures[future], future.result()
     finally:
-        _Worker.job = None
+        _Worker.inherited = None
 
 
 class _Worker:
     """What a forked process needs; it inherits the module and the data instead of pickling them."""
 
-    job: tuple[ChipPasses, Callable[[int], Chip]] | None = None
+    inherited: tuple[ChipPasses, Callable[[Any], Chip]] | None = None
 
     @staticmethod
     def start() -> None:
         torch.set_num_threads(1)  # a forked process must not enter the parent's thread pool
 
     @staticmethod
-    def run(index: int) -> Row:
-        assert _Worker.job is not None
-        passes, chip = _Worker.job
-        return passes.run(chip(index))
+    def run(job: Any) -> Row:
+        assert _Worker.inherited is not None
+        passes, chip = _Worker.inherited
+        return passes.run(chip(job))
 
 
 def _start_ranks(trainer: Any) -> None:
@@ -180,12 +271,13 @@ def _start_ranks(trainer: Any) -> None:
     trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
 
 
-def _gather(rows: dict[int, Row], ranks: int) -> dict[int, Row]:
+def _of_all_ranks(share: Share, ranks: int) -> list[Share]:
+    """What each rank gives, by rank."""
     if ranks == 1:
-        return rows
-    shares: list[dict[int, Row] | None] = [None] * ranks
-    torch.distributed.all_gather_object(shares, rows)
-    return {index: row for share in shares if share for index, row in share.items()}
+        return [share]
+    shares: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(shares, share)
+    return shares
 
 
 def _fingerprint(model: nn.Module, trainer: Any, about: str) -> str:

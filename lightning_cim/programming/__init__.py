@@ -7,6 +7,7 @@ from lightning_cim.programming.report import ProgrammingReport
 from lightning_cim.programming.sensitivity import Sensitivity, sensitivity
 from lightning_cim.programming.verified import VerifiedChip
 from lightning_cim.programming.write_verify import WriteVerify
+from lightning_cim.programming.write_verify_curve import WriteVerifyCurve, WriteVerifyPoint, write_verify_curve
 
 __all__ = [
     "ProgrammingCurve",
@@ -14,7 +15,10 @@ __all__ = [
     "Sensitivity",
     "VerifiedChip",
     "WriteVerify",
+    "WriteVerifyCurve",
+    "WriteVerifyPoint",
     "in_situ_training",
     "program",
     "sensitivity",
+    "write_verify_curve",
 ]

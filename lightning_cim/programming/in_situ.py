@@ -102,7 +102,7 @@ def in_situ_training(
                 batches = _endless(cache)
                 for iteration in range(1, iterations + 1):
                     _step(model, chip, next(batches), lr)
-                    chip = Chip(variation, seed, r, mapping, stream=f"chip/write{iteration}")
+                    chip = chip.rewritten()
                     if iteration % score_every == 0 or iteration == iterations:
                         row.append(_point(iteration, total, prices, scorer(chip)))
             rows.append(row)

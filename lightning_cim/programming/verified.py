@@ -22,7 +22,8 @@ class VerifiedChip(Chip):
 
     Verified weights deviate by the residual, which has a random stream of its own: verifying more weights changes no
     weight that was verified before, and none that was not. Works wherever a chip does. Where the variation is null the
-    first write is exact, and there is nothing to verify.
+    first write is exact, and there is nothing to verify. Only errors of writing are repaired: a device that is stuck
+    stays stuck, and what was verified drifts and is read like everything else.
 
     Attributes:
         verified: bool masks by parameter name, True where the weight was verified; parameters without one were not.
@@ -49,12 +50,17 @@ class VerifiedChip(Chip):
     __hash__ = object.__hash__
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.residual is None:
             object.__setattr__(self, "residual", default_residual(self.variation))
 
     def verify(self, verified: MappingABC[str, Tensor]) -> VerifiedChip:
         """The same chip with these weights verified."""
         return replace(self, verified=verified)
+
+    def rewritten(self) -> VerifiedChip:
+        """The same chip programmed once more, and verified anew."""
+        return replace(self, write=self.write + 1, settled=None if self.settled is None else {})
 
     def draw(self, name: str, weight: Tensor) -> tuple[Any, Any]:
         """The random numbers of the first write, and those of the residual; None for the latter where none is."""
@@ -71,23 +77,28 @@ class VerifiedChip(Chip):
         written = super().deviate(name, weight, raw)
         if own is None:
             return written
-        if isinstance(self.residual, Variation):
-            settled = self.residual.deviate(weight, own)
-        else:
-            settled = weight + self.settle(name, weight, raw).error.to(weight)
-        return torch.where(self.verified[name].to(weight.device), settled, written)
+        found = weight + self._deviation(name, weight.detach(), raw, own).to(weight)
+        if self.variation.written is not self.variation:
+            return found  # faults and time may tell on all weights: a compensation of drift is a factor on all
+        return torch.where(self.verified[name].to(weight.device), found, written)
 
     def deviation(self, name: str, weight: Tensor) -> Tensor:
         """The deviation of one parameter on this chip: float32, of the shape and device of ``weight``."""
         raw, own = self.draw(name, weight)
-        written = self.variation.deviation(weight.detach(), raw)
-        if own is None:
-            return written
+        weight = weight.detach()
+        return self.variation.deviation(weight, raw) if own is None else self._deviation(name, weight, raw, own)
+
+    def read_std(self, name: str, weight: Tensor, numbers: tuple[Any, Any]) -> Tensor | None:
+        """Std of a reading, of verified weights as of the others."""
+        return super().read_std(name, weight, numbers[0])
+
+    def _deviation(self, name: str, weight: Tensor, raw: Any, own: Any) -> Tensor:
+        """Of verified and other weights; faults and time act on both."""
         if isinstance(self.residual, Variation):
-            settled = self.residual.deviation(weight.detach(), own)
+            settled = self.residual.deviation(weight, own)
         else:
-            settled = self.settle(name, weight, raw).error.to(written)
-        return torch.where(self.verified[name].to(weight.device), settled, written)
+            settled = self.settle(name, weight, raw).error.to(weight)
+        return self.variation.rewritten(weight, raw, self.verified[name].to(weight.device), settled)
 
     def settle(self, name: str, weight: Tensor, raw: Any = None) -> Written:
         """What the simulated loop makes of every weight of a parameter, were it verified.
@@ -105,12 +116,20 @@ class VerifiedChip(Chip):
         if self.settled is not None and name in self.settled:
             return self.settled[name]
         wide = weight.detach().float()
-        first = self.variation.deviation(wide, super().draw(name, weight) if raw is None else raw)
-        written = self.residual.settle(wide, first, self.variation, self._generator(name, weight))
+        raw = super().draw(name, weight) if raw is None else raw
+        error = self.variation.written
+        numbers = self.variation.written_numbers(raw)
+        first = error.deviation(wide, numbers)
+        written = self.residual.settle(wide, first, error, self._generator(name, weight), numbers)
         if self.settled is not None:
             self.settled[name] = written
         return written
 
+    @property
+    def _stream(self) -> str:
+        """Of what verifying leaves: another write is verified anew."""
+        return f"{self.stream}/verified" + (f"{self.write}" if self.write else "")
+
     def _generator(self, name: str, weight: Tensor) -> torch.Generator:
         generator = torch.Generator(torch.device("cpu") if self.portable else weight.device)
-        return generator.manual_seed(draw_seed(self.seed, f"{self.stream}/verified", self.index, name))
+        return generator.manual_seed(draw_seed(self.seed, self._stream, self.index, name))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, Literal
+from dataclasses import Field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from lightning_cim.variation.conductance import Device
+    from lightning_cim.variation.device_array import DeviceArray
+    from lightning_cim.variation.encoding import Encoding
 
 SigmaRef = Literal["weight", "full_scale", "lsb"]
 
@@ -16,7 +21,7 @@ class Variation(ABC):
     """How the value that devices store deviates from its target.
 
     A variation knows nothing of models or chips: given a target tensor and a random generator it returns one deviation
-    of every element, in the target's own units. ``a + b`` composes two independent causes.
+    of every element, in the target's own units. ``a + b`` composes two causes.
     """
 
     @abstractmethod
@@ -48,6 +53,54 @@ class Variation(ABC):
         """The weight plus its deviation, float32 or wider, with the gradient of the weight itself."""
         return weight + self.deviation(weight.detach(), numbers)
 
+    def redraw(self, shape: torch.Size, numbers: Any, generator: Generator) -> Any:
+        """The random numbers of another write of the same devices.
+
+        Args:
+            shape: The weight's shape.
+            numbers: Those of an earlier write.
+            generator: Source of randomness.
+
+        Returns:
+            As :meth:`draw`. What belongs to a device stays what it was in ``numbers``; what differs from cycle to cycle
+            is drawn anew, which is all of it unless a variation says otherwise.
+        """
+        return self.draw(shape, generator)
+
+    def rewritten(self, weight: Tensor, numbers: Any, where: Tensor, error: Tensor) -> Tensor:
+        """The deviation when some weights were written until they were good enough.
+
+        Args:
+            weight: Target values.
+            numbers: What :meth:`draw` gave.
+            where: bool, True for these weights.
+            error: What writing left on them, in the weight's units.
+
+        Returns:
+            As :meth:`deviation`. Faults and time act on these weights as on all others.
+        """
+        return torch.where(where, error, self.deviation(weight, numbers))
+
+    def read_std(self, weight: Tensor, numbers: Any) -> Tensor | None:
+        """Std of the error of a single reading, which :meth:`deviation` does not contain.
+
+        Args:
+            weight: Target values.
+            numbers: What :meth:`draw` gave.
+
+        Returns:
+            float32, broadcastable to the weight's shape and in its units; None where all readings are alike.
+        """
+        return None
+
+    def at(self, seconds: float) -> Variation:
+        """The same devices so long after they were written; the same where time changes nothing.
+
+        Args:
+            seconds: Since programming, > 0.
+        """
+        return self
+
     def sample(self, weight: Tensor, generator: Generator) -> Tensor:
         """Draw one deviation for each element of ``weight``; see :meth:`draw` and :meth:`deviation`."""
         return self.deviation(weight.detach(), self.draw(weight.shape, generator))
@@ -73,6 +126,8 @@ class Variation(ABC):
     def variance(self, weight: Tensor) -> Tensor:
         """Variance of each element's deviation, in the weight's units squared: what selective write-verify ranks by.
 
+        Of errors of writing only, see :attr:`written`.
+
         Args:
             weight: Target values, any shape.
 
@@ -80,6 +135,34 @@ class Variation(ABC):
             float32, broadcastable to the weight's shape; one number where all devices of a tensor are alike.
         """
         return (max_abs(weight) * self.std) ** 2
+
+    @property
+    def devices(self) -> tuple[Device, Encoding] | None:
+        """Which devices hold a weight, for a variation that says so."""
+        return None
+
+    @property
+    def per_device(self) -> Variation:
+        """The same variation with a number of its own for each device, where it knows them."""
+        return self
+
+    def write(self, devices: DeviceArray, weight: Tensor, numbers: Any) -> None:
+        """Add the errors of writing to what devices hold."""
+        devices.held = devices.held + devices.errors_of(self.deviation(weight, numbers))
+
+    @property
+    def causes(self) -> tuple[Variation, ...]:
+        """What the variation is composed of: itself, unless it is a sum."""
+        return (self,)
+
+    @property
+    def written(self) -> Variation:
+        """The part that is an error of writing, which writing again can repair; the rest is faults, time, reading."""
+        return self
+
+    def written_numbers(self, numbers: Any) -> Any:
+        """Of the numbers that :meth:`draw` gave, those of :attr:`written`."""
+        return numbers
 
     @property
     def is_null(self) -> bool:
@@ -94,77 +177,12 @@ class Variation(ABC):
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
-    def __add__(self, other: Variation) -> Composed:
+    def __add__(self, other: Variation) -> Variation:
         if not isinstance(other, Variation):
             return NotImplemented
-        return Composed((*_parts(self), *_parts(other)))
+        from lightning_cim.variation.composed import Composed  # which is made of variations
 
-
-@dataclass(frozen=True)
-class Composed(Variation):
-    """Several independent variations, one after another; what ``a + b`` makes.
-
-    Attributes:
-        parts: The variations; their deviations add up. Each draws in turn from the same generator, so the first part
-            deviates exactly as it would alone.
-
-    Example:
-        >>> from lightning_cim import Gaussian
-        >>> both = Gaussian(sigma=0.03) + Gaussian(sigma=0.04)
-        >>> round(both.std, 6)
-        0.05
-    """
-
-    parts: tuple[Variation, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))
-        if not self.parts or not all(isinstance(part, Variation) for part in self.parts):
-            raise ValueError(f"Composed needs one or more variations, got {self.parts!r}")
-
-    def __str__(self) -> str:
-        return " + ".join(map(str, self.parts))
-
-    def draw(self, shape: torch.Size, generator: Generator) -> tuple[Any, ...]:
-        """One draw of each part, in turn."""
-        return tuple(part.draw(shape, generator) for part in self.parts)
-
-    def deviation(self, weight: Tensor, numbers: tuple[Any, ...]) -> Tensor:
-        """Sum of the parts' deviations."""
-        first, *others = [part.deviation(weight, own) for part, own in zip(self.parts, numbers, strict=True)]
-        for other in others:
-            first = first + other
-        return first
-
-    def variance(self, weight: Tensor) -> Tensor:
-        """Sum of the parts' variances."""
-        first, *others = [part.variance(weight) for part in self.parts]
-        for other in others:
-            first = first + other
-        return first
-
-    def scaled(self, factor: float) -> Composed:
-        """Scale every part."""
-        return Composed(tuple(part.scaled(factor) for part in self.parts))
-
-    @property
-    def mean(self) -> float:
-        """Sum of the parts' means, in units of max|W|."""
-        return sum(part.mean for part in self.parts)
-
-    @property
-    def std(self) -> float:
-        """Root of the summed variances, in units of max|W|."""
-        return float(sum(part.std**2 for part in self.parts) ** 0.5)
-
-    @property
-    def is_null(self) -> bool:
-        """Whether every part is null."""
-        return all(part.is_null for part in self.parts)
-
-
-def _parts(variation: Variation) -> tuple[Variation, ...]:
-    return variation.parts if isinstance(variation, Composed) else (variation,)
+        return Composed((*self.causes, *other.causes))
 
 
 def max_abs(weight: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+CUT = 8.0
+"""So many sigma above 0 less than 1e-15 of all devices would be cut."""
 ROUNDING = 1e-9
 """Relative slack of range checks, so that 0.3 / 3 lies in a range that ends at 0.1."""
 
@@ -276,6 +278,35 @@ class Device:
         """Mean error of a device written to one conductance, in the unit; see :meth:`sigma_at`."""
         self._check("the conductance", conductance)
         return 0.0 if self.shift is None else self.shift.at(conductance)
+
+    @property
+    def floor(self) -> float:
+        """What no conductance goes below: 0, and minus infinity for a normalised range that itself begins below 0."""
+        return 0.0 if self.valid_range[0] >= 0 else -math.inf
+
+    def write_moments(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std of the error of devices that are written once, in the unit.
+
+        A conductance that would come out below the :attr:`floor` of 0 is 0, so X = max(g + shift + sigma z, 0): with
+        m = g + shift and a = m / sigma, E[X] = m Phi(a) + sigma phi(a) and
+        E[X^2] = (m^2 + sigma^2) Phi(a) + m sigma phi(a).
+
+        Args:
+            targets: Conductances aimed at, any shape, double precision.
+        """
+        mean = targets if self.shift is None else targets + self.shift(targets)
+        sigma = self.sigma(targets)
+        if math.isinf(self.floor):
+            return mean - targets, sigma
+        ratio = mean / torch.where(sigma > 0, sigma, 1.0)
+        above = torch.special.ndtr(ratio)
+        density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+        first = mean * above + sigma * density
+        second = (mean.square() + sigma.square()) * above + mean * sigma * density
+        spread = (second - first.square()).clamp(min=0.0).sqrt()
+        # Far above 0 nothing is cut, and differences of large squares would only round.
+        uncut = (ratio > CUT) | (sigma == 0)
+        return torch.where(uncut, mean.clamp(min=0.0), first) - targets, torch.where(uncut, sigma, spread)
 
     def between(self, g_min: float | None = None, g_max: float | None = None, on_off: float | None = None) -> Device:
         """The same device used over another part of its range; its error at a conductance stays what was measured.

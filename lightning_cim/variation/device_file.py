@@ -16,6 +16,8 @@ from lightning_cim._tables import aligned
 from lightning_cim.variation.conductance import Curve, Device, Polynomial, SaturatingExponential, Table, linear
 from lightning_cim.variation.level_file import LARGEST, UNITS, decoded, shortened
 from lightning_cim.variation.levels import LEVEL_RATIOS
+from lightning_cim.variation.retention import Retention
+from lightning_cim.variation.times import seconds
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +35,16 @@ _MODELS: dict[str, tuple[Callable[..., Curve], dict[str, bool]]] = {
     "table": (Table, {"conductances": True, "values": True}),
 }
 _OPTIONAL = ("reference",)
+
+
+def _of_day(day: Any) -> float:
+    if isinstance(day, bool) or not isinstance(day, (int, float)) or not 0 <= day <= LARGEST:
+        raise ValueError(f"day must be a number of days >= 0, got {shortened(day)}")
+    return 86400.0 * day
+
+
+TIMES: dict[str, Callable[[Any], float]] = {"time": seconds, "day": _of_day}
+"""Conditions that are times after programming, and how to read them in seconds."""
 
 
 class DeviceFile:
@@ -126,6 +138,24 @@ class DeviceFile:
         measured = "; ".join(_listed(_conditions(entry)) for entry in self._entries)
         raise ValueError(f"{self.name}: not measured: {_listed(conditions)}; measured: {measured}")
 
+    def retention(self, conditions: Mapping[str, Any]) -> Retention | None:
+        """The device at all times at which it was measured, other conditions being equal; None where at one only.
+
+        Args:
+            conditions: As in :meth:`device`; a ``time`` or ``day`` among them makes no difference.
+        """
+        known = self.options
+        key = next((name for name in TIMES if len(known.get(name, ())) > 1), None)
+        if key is None:
+            return None
+        first = {name: values[0] for name, values in known.items() if name != key}
+        fixed = {**first, **{name: value for name, value in conditions.items() if name != key}}
+        measured = {}
+        for i, entry in enumerate(self._entries):
+            if all(entry.get(name) == value for name, value in fixed.items()):
+                measured[self._seconds(key, entry[key], i)] = self._device(i, entry)
+        return Retention(tuple(sorted(measured.items(), key=lambda pair: pair[0]))) if len(measured) > 1 else None
+
     @property
     def source(self) -> str:
         """Paper and figure in one line; empty where the file does not say."""
@@ -133,6 +163,12 @@ class DeviceFile:
         if not isinstance(source, dict):
             return ""
         return ", ".join(str(source[key]) for key in ("paper", "figure") if key in source)
+
+    def _seconds(self, key: str, value: Any, index: int) -> float:
+        try:
+            return TIMES[key](value)
+        except ValueError as error:
+            self._fail(str(error), "programming", index, key)
 
     def _device(self, index: int, entry: Any) -> Device:
         keys = ("programming", index)
@@ -277,9 +313,35 @@ def preset_file(name: str) -> DeviceFile:
     return DeviceFile(f"presets/{name}.toml", file.read_bytes())
 
 
-def device_from_toml(path: str | PathLike[str], conditions: Mapping[str, Any]) -> Device:
-    """The device of a TOML file under some conditions; see :class:`DeviceFile`."""
-    return DeviceFile(str(path), Path(path).read_bytes()).device(conditions)
+def records(section: str, name: str, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything in the file of a preset that has some section.
+
+    Args:
+        section: Such as ``"drift"``.
+        name: The preset.
+        needs: Keys of which the section has one or more, where a note alone is not enough.
+
+    Raises:
+        ValueError: Unknown name, or a device without the section; names those that have it.
+    """
+
+    def has(record: Mapping[str, Any]) -> bool:
+        found = record.get(section)
+        return found is not None and (not needs or any(key in found for key in needs))
+
+    record = preset_file(name).record
+    if not has(record):
+        known = [other for other in presets() if has(preset_file(other).record)]
+        raise ValueError(
+            f"no {section.replace('_', ' ')} of {name} was published that this package knows; it knows that of"
+            f" {', '.join(known)}"
+        )
+    return record
+
+
+def file_at(path: str | PathLike[str]) -> DeviceFile:
+    """A device file of one's own; see :class:`DeviceFile`."""
+    return DeviceFile(str(path), Path(path).read_bytes())
 
 
 def _conditions(entry: Mapping[str, Any]) -> dict[str, Any]:

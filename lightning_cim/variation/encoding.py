@@ -15,6 +15,8 @@ Mode = Literal["collapsed", "per_slice"]
 
 CELLS = 2**16
 """Steps of the tabulated error of weights that are not sliced."""
+NEGLIGIBLE = 1e-7
+"""A mean error over s that float32 weights do not notice."""
 MOST_BITS = 16
 """Weights are looked up by their integer, so a table of 2^16 is the largest."""
 
@@ -38,8 +40,8 @@ class Encoding:
         device_bits: K, bits that a device stores, a divisor of M; None exactly where ``weight_bits`` is.
         mode: ``"collapsed"``: one normal number a weight, with exactly the mean and the variance that the devices'
             errors add up to. ``"per_slice"``: one for each device, slower by their number. Both have the same
-            distribution, as sums of independent normal numbers are normal; a device that must be told from another
-            needs the latter.
+            distribution where no conductance is cut at zero, as sums of independent normal numbers are normal; a device
+            that must be told from another needs the latter.
 
     Raises:
         ValueError: An unknown word, one of the bits without the other, or M not a multiple of K.
@@ -154,51 +156,56 @@ class Encoding:
         relative: Tensor = torch.tensordot(places, column, 1)
         return relative.mul_(self.gain / device.span)
 
+    def decode_variance(self, variances: Tensor, device: Device) -> Tensor:
+        """The variance of w / s that independent errors of all devices make; as :meth:`decode_error`."""
+        places = torch.tensor(self.places, dtype=variances.dtype, device=variances.device).square_()
+        relative: Tensor = torch.tensordot(places, variances.sum(1), 1)
+        return relative.mul_((self.gain / device.span) ** 2)
+
 
 class Moments:
-    """Mean and std of a weight's error over s, tabulated by the fraction that its devices hold.
+    """Mean and std of a weight's error over s, tabulated by w / s.
 
-    Looking up costs a CPU less than drawing normal numbers does, whatever the curve and the encoding. The
-    table of sliced weights has an entry for each integer and is exact. The other one takes the nearest of 65537 evenly
-    spaced fractions, which are off by at most 1/131072.
+    Looking up costs a CPU less than drawing normal numbers does, whatever the curve and the encoding. The table of
+    sliced weights has an entry for each integer and is exact. The other one takes the nearest of 65537 evenly spaced
+    values, which are off by at most 1/65536.
 
     Args:
         device: Range and error of one device.
         encoding: Which devices hold a weight.
         where: The device of the tensors to be looked up.
+
+    Attributes:
+        has_mean: Whether any weight has a mean error.
     """
 
     def __init__(self, device: Device, encoding: Encoding, where: torch.device) -> None:
-        self._cells = CELLS if encoding.weight_bits is None else 2**encoding.weight_bits - 1
-        nodes = encoding.digits(torch.linspace(0.0, 1.0, self._cells + 1, dtype=torch.float64))
-        targets = nodes * device.span + device.g_min
-        places = torch.tensor(encoding.places, dtype=torch.float64)[:, None]
-        zero = torch.tensor(device.g_min, dtype=torch.float64)
-        is_pair = encoding.scheme == "differential"
-        variance = device.sigma(targets) ** 2 + (device.sigma(zero) ** 2 if is_pair else 0.0)
-        unit = encoding.gain / device.span
-        self._std = ((places**2 * variance).sum(0).sqrt() * unit).float().to(where)
-        self._mean: Tensor | None = None
-        if device.shift is not None:
-            shift = device.shift(targets) - (device.shift(zero) if is_pair else 0.0)
-            self._mean = ((places * shift).sum(0) * unit).float().to(where)
+        self._cells = CELLS
+        self._symmetric = encoding.scheme == "differential" and encoding.weight_bits is not None
+        if encoding.weight_bits is not None:
+            self._cells = (2**encoding.weight_bits - 1) * (2 if self._symmetric else 1)
+        relative = torch.linspace(-1.0, 1.0, self._cells + 1, dtype=torch.float64)
+        mean, std = device.write_moments(encoding.conductances(relative, 1.0, device))
+        self._std = encoding.decode_variance(std.square(), device).sqrt().float().to(where)
+        decoded = encoding.decode_error(mean, device)
+        self.has_mean = bool(decoded.abs().max() > NEGLIGIBLE)
+        self._mean = decoded.float().to(where)
 
-    @property
-    def has_mean(self) -> bool:
-        """Whether the device has a mean error."""
-        return self._mean is not None
+    def cells_(self, relative: Tensor) -> Tensor:
+        """Table entries of float32 w / s, flat, for :meth:`std` and :meth:`mean`; ``relative`` is overwritten.
 
-    def std_(self, fraction: Tensor) -> Tensor:
-        """Std over s, of float32 fractions between 0 and 1, in place: a large new tensor costs more than the work."""
-        return self._look_up_(self._std, fraction)
+        NaN has no entry; clamped, it gives some error here and NaN in the weight that it is added to.
+        """
+        half = 0.5 * self._cells
+        flat = relative.reshape(-1).mul_(half)
+        if self._symmetric:  # a device's digits are those of |w|, halves rounded up
+            return flat.add_(torch.copysign(flat.new_tensor(0.5), flat)).int().add_(int(half)).clamp_(0, self._cells)
+        return flat.add_(half + 0.5).int().clamp_(0, self._cells)
 
-    def mean_(self, fraction: Tensor) -> Tensor:
-        """Mean over s, in place; of a pair, that of a weight >= 0."""
-        assert self._mean is not None
-        return self._look_up_(self._mean, fraction)
+    def std(self, cells: Tensor, out: Tensor) -> Tensor:
+        """Std over s, written to ``out`` (flat): a large new tensor costs more than the work."""
+        return torch.index_select(self._std, 0, cells, out=out)
 
-    def _look_up_(self, table: Tensor, fraction: Tensor) -> Tensor:
-        flat = fraction.reshape(-1)
-        # NaN has no cell; clamped, it gives some std here and NaN in the weight that it is added to.
-        cell = flat.mul_(self._cells).add_(0.5).int().clamp_(0, self._cells)
-        return torch.index_select(table, 0, cell, out=flat).view(fraction.shape)
+    def mean(self, cells: Tensor) -> Tensor:
+        """Mean over s."""
+        return torch.index_select(self._mean, 0, cells)

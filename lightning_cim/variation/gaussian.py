@@ -15,6 +15,9 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_cim.variation.base import SigmaRef, Variation, max_abs
+from lightning_cim.variation.conductance import Device
+from lightning_cim.variation.device_array import UNIT_DEVICE
+from lightning_cim.variation.encoding import Encoding
 
 PUBLISHED: dict[str, dict[str, object]] = {
     "neft": {"sigma_ref": "full_scale", "weight_bits": 8, "device_bits": 2},
@@ -131,6 +134,13 @@ class GaussianFamily(Variation):
         """Closed-form standard deviation in units of max|W|."""
         first, second = self.unit_moments()
         return self.scale * math.sqrt(max(0.0, second - first**2))  # tiny cutoffs round to just below 0
+
+    @property
+    def devices(self) -> tuple[Device, Encoding] | None:
+        """Differential pairs of each slice where the weight is sliced; their sigma is not simulated slice by slice."""
+        if self.weight_bits is None:
+            return None
+        return UNIT_DEVICE, Encoding(weight_bits=self.weight_bits, device_bits=self.device_bits, mode="per_slice")
 
     @property
     def is_null(self) -> bool:

@@ -15,10 +15,12 @@ from torch import Generator, Tensor
 from lightning_cim._plotting import figure_and_axes
 from lightning_cim.variation.base import Variation, max_abs
 from lightning_cim.variation.conductance import Device
-from lightning_cim.variation.device_file import PresetList, device_from_toml, preset_file, presets
+from lightning_cim.variation.device_array import DeviceArray
+from lightning_cim.variation.device_file import PresetList, file_at, preset_file, presets
 from lightning_cim.variation.encoding import Encoding, Moments
 from lightning_cim.variation.level_file import Fit, device_from_csv
 from lightning_cim.variation.levels import LevelGaussian
+from lightning_cim.variation.retention import Retention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +34,14 @@ class Measured(Variation):
     """Programming error of a measured device, in the encoding that puts weights on it.
 
     The largest magnitude of a tensor lies at the device's g_max. A device written to the conductance g ends at
-    g + shift(g) + sigma(g) z with z standard normal; nothing is cut at zero conductance, as the curves describe the
-    spread around the target.
+    max(g + shift(g) + sigma(g) z, 0) with z standard normal: a conductance is never negative. Where this cuts, near
+    zero, the mode ``"collapsed"`` has the exact mean and variance of the devices, but not quite their distribution.
 
     Attributes:
         device: Range of conductance and error of one device; see :meth:`preset`, :meth:`from_csv`, :meth:`from_toml`.
         encoding: Which devices hold a weight.
         scale: Factor on every deviation, >= 0; not 1 in warm-ups and sweeps only.
+        retention: The device at all times after programming at which it was measured, if at several; see :meth:`at`.
 
     Raises:
         ValueError: ``scale`` is negative or not finite.
@@ -48,13 +51,14 @@ class Measured(Variation):
         >>> round(pcm.device.sigma_at(12.5), 3)
         0.953
         >>> weight = torch.tensor([1.0, -0.5, 0.0])
-        >>> pcm.variance(weight).sqrt()  # over the pair: sqrt(sigma(g)^2 + sigma(0)^2) / 25 uS
-        tensor([0.0435, 0.0395, 0.0149])
+        >>> pcm.variance(weight).sqrt()  # of 1: (1.055^2 + 0.584^2 0.263^2)^(1/2) / 25 uS, the second device cut at 0
+        tensor([0.0427, 0.0386, 0.0087])
     """
 
     device: Device
     encoding: Encoding = field(default_factory=Encoding)
     scale: float = 1.0
+    retention: Retention | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale >= 0):
@@ -125,9 +129,13 @@ class Measured(Variation):
                 raise ValueError(f"{name} is known by the ratio of its levels only: give sigma, for example sigma=0.1")
             return LevelGaussian.preset(file.level_preset, **options)
         device = file.device(options)
-        if rescale_to is not None:
-            device = device.rescaled(rescale_to)
-        return cls(device.between(g_min, g_max, on_off), encoding or Encoding())
+
+        def used(device: Device) -> Device:
+            device = device if rescale_to is None else device.rescaled(rescale_to)
+            return device.between(g_min, g_max, on_off)
+
+        retention = file.retention(options)
+        return cls(used(device), encoding or Encoding(), retention=None if retention is None else retention.map(used))
 
     @classmethod
     def list(cls) -> PresetList:
@@ -152,7 +160,8 @@ class Measured(Variation):
         Raises:
             ValueError: With file and line, what is wrong there.
         """
-        return cls(device_from_toml(path, options), encoding or Encoding())
+        file = file_at(path)
+        return cls(file.device(options), encoding or Encoding(), retention=file.retention(options))
 
     @classmethod
     def from_csv(
@@ -214,46 +223,79 @@ class Measured(Variation):
         """The errors of a weight's devices, added up in the weight's units."""
         weight, numbers, largest = weight.detach(), numbers.to(weight.device), max_abs(weight)
         if self.encoding.mode == "per_slice":
-            return self._of_devices(weight.float(), numbers, _above_zero(largest)) * (largest * self.scale)
-        moments = _moments(self.device, self.encoding, weight.device)
-        relative = moments.std_(self._fraction(weight, largest)).mul_(numbers)
-        if moments.has_mean:
-            relative.add_(self._mean(moments, weight, largest))
+            devices = DeviceArray(weight, self.device, self.encoding)
+            self.write(devices, weight, numbers)
+            return devices.deviation()
+        relative, mean = self._moments(weight, largest)
+        relative.mul_(numbers)
+        if mean is not None:
+            relative.add_(mean)
         return relative.mul_(largest * self.scale)
 
     def deviate(self, weight: Tensor, numbers: Tensor) -> Tensor:
         """Weight and deviation; in one pass over memory where there is no mean."""
         clean = weight.detach()
-        moments = _moments(self.device, self.encoding, weight.device)
-        if self.encoding.mode == "per_slice" or moments.has_mean:
+        if self.encoding.mode == "per_slice":
             return weight + self.deviation(clean, numbers).to(weight.dtype)
         largest = max_abs(clean)
-        spread = moments.std_(self._fraction(clean, largest)).mul_(largest * self.scale)
-        return torch.addcmul(weight, numbers.to(weight.device, weight.dtype), spread.to(weight.dtype))
+        spread, mean = self._moments(clean, largest)
+        scale = largest * self.scale
+        numbers = numbers.to(weight.device, torch.float32)
+        if mean is not None:
+            return weight + torch.addcmul(mean, numbers, spread, out=spread).mul_(scale).to(weight.dtype)
+        return torch.addcmul(weight, numbers.to(weight.dtype), spread.mul_(scale).to(weight.dtype))
+
+    def write(self, devices: DeviceArray, weight: Tensor, numbers: Tensor) -> None:
+        """Errors of every device by its own number, where devices are like these."""
+        if (devices.device, devices.encoding) != self.devices or self.encoding.mode != "per_slice":
+            return super().write(devices, weight, numbers)
+        errors = self.device.sigma(devices.targets).mul_(numbers.to(weight.device))
+        if self.device.shift is not None:
+            errors += self.device.shift(devices.targets)
+        errors = (devices.targets + errors).clamp_(min=self.device.floor).sub_(devices.targets)
+        devices.held = devices.held + errors.mul_(self.scale)
+        return None
+
+    def at(self, seconds: float) -> Measured:
+        """The device as it was measured so long after programming, where that was measured at several times.
+
+        Between two of them mean and std are interpolated linearly in ln(1 + t / 1 s), which is ours.
+
+        Raises:
+            ValueError: Later or earlier than anything that was measured.
+        """
+        return self if self.retention is None else replace(self, device=self.retention.at(seconds))
 
     def variance(self, weight: Tensor) -> Tensor:
         """Exact variance of each element's deviation: float32, of the weight's shape, in its units squared."""
         weight, largest = weight.detach(), max_abs(weight)
-        moments = _moments(self.device, self.encoding, weight.device)
-        return moments.std_(self._fraction(weight, largest)).mul_(largest * self.scale).square_()
+        return self._moments(weight, largest)[0].mul_(largest * self.scale).square_()
 
     def mean_deviation(self, weight: Tensor) -> Tensor:
         """Exact mean of each element's deviation: float32, of the weight's shape, in its units."""
         weight, largest = weight.detach(), max_abs(weight)
-        moments = _moments(self.device, self.encoding, weight.device)
-        if not moments.has_mean:
-            return torch.zeros_like(weight, dtype=torch.float32)
-        return self._mean(moments, weight, largest).mul_(largest * self.scale)
+        _, mean = self._moments(weight, largest)
+        return torch.zeros_like(weight, dtype=torch.float32) if mean is None else mean.mul_(largest * self.scale)
 
     def scaled(self, factor: float) -> Measured:
         """The same variation with every deviation, its mean included, times ``factor``."""
         return replace(self, scale=self.scale * factor)
 
     @property
+    def devices(self) -> tuple[Device, Encoding]:
+        """Device and encoding; whether each device has a number of its own makes no difference."""
+        return self.device, replace(self.encoding, mode="per_slice")
+
+    @property
+    def per_device(self) -> Measured:
+        """The same in the mode ``"per_slice"``."""
+        return replace(self, encoding=replace(self.encoding, mode="per_slice"))
+
+    @property
     def mean(self) -> float:
         """Nominal: mean deviation over weights spread evenly between -max|W| and max|W|, in units of max|W|.
 
-        0 for pairs, whose halves are alike; :meth:`mean_deviation` is exact.
+        About 0 for pairs, whose halves are alike; :meth:`mean_deviation` is exact.
         """
         return self.scale * _nominal(self.device, self.encoding)[0]
 
@@ -333,22 +375,14 @@ class Measured(Variation):
             ax.legend(fontsize="small")
         return figure, ax
 
-    def _fraction(self, weight: Tensor, largest: Tensor) -> Tensor:
-        relative = weight.to(torch.promote_types(weight.dtype, torch.float32)) / _above_zero(largest)
-        return self.encoding.fraction_(relative).float()
-
-    def _mean(self, moments: Moments, weight: Tensor, largest: Tensor) -> Tensor:
-        """Mean deviation over max|W|; a pair's halves swap roles with the sign of the weight."""
-        mean = moments.mean_(self._fraction(weight, largest))
-        return mean.mul_(weight.sign()) if self.encoding.scheme == "differential" else mean
-
-    def _of_devices(self, weight: Tensor, numbers: Tensor, largest: Tensor) -> Tensor:
-        """Deviation over max|W| from one number for each device."""
-        targets = self.encoding.conductances(weight, largest, self.device)
-        errors = self.device.sigma(targets).mul_(numbers)
-        if self.device.shift is not None:
-            errors += self.device.shift(targets)
-        return self.encoding.decode_error(errors, self.device)
+    def _moments(self, weight: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Std and mean of the deviation over max|W|, new tensors; None where the mean is 0."""
+        moments = _moments(self.device, self.encoding, weight.device)
+        relative = (weight.to(torch.promote_types(weight.dtype, torch.float32)) / _above_zero(largest)).float()
+        flat = relative.reshape(-1)
+        cells = moments.cells_(flat)
+        std = moments.std(cells, out=flat).view(weight.shape)
+        return std, moments.mean(cells).view(weight.shape) if moments.has_mean else None
 
 
 def _above_zero(largest: Tensor) -> Tensor:

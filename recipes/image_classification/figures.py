@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from recipes.image_classification.methods import METHODS
 
@@ -36,6 +37,7 @@ def curves(tables: Mapping[float, Sequence[Found]]) -> Figure:
         )
         ax.set_title(f"trained for sigma = {sigma:g}")
         ax.set_xlabel("sigma of the chips")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_ylim(0, 102)
         ax.grid(alpha=0.25)
     for ax in axes[len(tables) :]:

@@ -10,6 +10,8 @@ from torch import nn
 
 import lightning_cim as cim
 from lightning_cim.chip.population import Chip, draw_seed
+from lightning_cim.variation.device_and_cycle import DeviceAndCycle
+from lightning_cim.variation.faults import StuckAt
 
 VARIATION = cim.Gaussian(0.1)
 
@@ -148,3 +150,54 @@ def test_same_logits_for_every_batch_size():
             outputs.append(torch.cat([model(batch) for batch in x.split(size)]))
     torch.testing.assert_close(outputs[0], outputs[2])
     torch.testing.assert_close(outputs[1], outputs[2])
+
+
+def test_the_first_write_draws_what_a_chip_always_drew():
+    weight = torch.randn(20)
+    by_hand = VARIATION.draw(weight.shape, torch.Generator().manual_seed(draw_seed(3, "chip", 2, "w")))
+    assert torch.equal(Chip(VARIATION, 3, 2).draw("w", weight), by_hand)
+    assert torch.equal(Chip(VARIATION, 3, 2, write=0).draw("w", weight), by_hand)
+
+
+def test_another_write_is_redrawn_from_the_first_one():
+    weight = torch.randn(20)
+    both = DeviceAndCycle(cim.Gaussian(0.3), cim.Gaussian(0.1))
+    chip = Chip(both, 3, 2)
+    third = chip.rewritten().rewritten()
+    assert third == Chip(both, 3, 2, write=2)
+    again = torch.Generator().manual_seed(draw_seed(3, "chip/write2", 2, "w"))
+    expected = both.redraw(weight.shape, chip.draw("w", weight), again)
+    for found, number, first in zip(third.draw("w", weight), expected, chip.draw("w", weight), strict=True):
+        assert torch.equal(found, number)
+        assert torch.equal(found, first) == (number is expected[0])
+    assert torch.equal(third.deviation("w", weight), third.deviation("w", weight))
+
+
+def test_writes_of_a_variation_without_parts_are_independent():
+    weight = torch.ones(10_000)
+    chips = [Chip(VARIATION, 0, index, write=write) for index in range(4) for write in range(4)]
+    draws = torch.stack([chip.deviation("w", weight) for chip in chips])
+    correlation = torch.corrcoef(draws) - torch.eye(len(chips))
+    assert correlation.abs().max() < 5 / 100
+
+
+def test_faults_survive_another_write():
+    weight = torch.randn(30, 20)
+    chip = Chip(cim.Gaussian(0.0) + StuckAt(0.1, 0.1), 0, 1)
+    assert chip.deviation("w", weight).any()
+    assert torch.equal(chip.rewritten().deviation("w", weight), chip.deviation("w", weight))
+
+
+def test_a_rewritten_chip_lies_under_a_model():
+    model = net()
+    chip = Chip(VARIATION, 0, 1)
+    first, second = cim.chip_weights(model, chip), cim.chip_weights(model, chip.rewritten())
+    for name in first:
+        assert not torch.equal(first[name], second[name])
+
+
+def test_writes_are_numbered_from_0_and_given_by_name():
+    with pytest.raises(ValueError, match="writes of a chip are numbered from 0, got -1"):
+        Chip(VARIATION, 0, 0, write=-1)
+    with pytest.raises(TypeError):  # the place belongs to what subclasses add
+        Chip(VARIATION, 0, 0, cim.Mapping(), "chip", True, 1)

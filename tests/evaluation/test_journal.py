@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_cim.evaluation.journal import PREFIX, Journal, read_rows, write_rows
+from lightning_cim.evaluation.journal import CHIPS, PREFIX, Journal, read_rows, write_rows
 
 ABOUT = {"fingerprint": "abc", "seed": 1}
 ROWS = {0: {"acc": 0.1, "loss": 1e-17}, 1: {"acc": 1 / 3, "loss": 2.0}}
@@ -16,21 +16,21 @@ ROWS = {0: {"acc": 0.1, "loss": 1e-17}, 1: {"acc": 1 / 3, "loss": 2.0}}
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "chips.csv"
-    journal = Journal(path, ABOUT)
+    journal = Journal(path, ABOUT, CHIPS)
     for chip, row in ROWS.items():
         journal.add(chip, row)
     return path
 
 
 def test_every_chip_is_on_disk_as_soon_as_it_is_added(tmp_path):
-    journal = Journal(tmp_path / "chips.csv", ABOUT)
+    journal = Journal(tmp_path / "chips.csv", ABOUT, CHIPS)
     for chip, row in ROWS.items():
         journal.add(chip, row)
         assert read_rows(journal.path)[1][chip] == row
 
 
 def test_an_existing_file_is_continued(path):
-    journal = Journal(path, ABOUT)
+    journal = Journal(path, ABOUT, CHIPS)
     assert journal.rows == ROWS
     journal.add(5, {"acc": 0.0, "loss": 0.0})
     assert list(read_rows(path)[1]) == [0, 1, 5]
@@ -42,7 +42,7 @@ def test_every_cut_of_the_file_is_read_up_to_its_last_whole_line(path):
     for length in range(text.index("\n") + 1, len(text)):
         path.write_text(text[:length])
         whole = text[:length].count("\n")
-        journal = Journal(path, ABOUT)
+        journal = Journal(path, ABOUT, CHIPS)
         assert journal.rows == {chip: ROWS[chip] for chip in range(max(0, whole - 2))}
         for chip in range(len(journal.rows), len(ROWS)):
             journal.add(chip, ROWS[chip])
@@ -59,24 +59,24 @@ def test_a_kill_while_an_existing_file_is_opened_loses_nothing(path, monkeypatch
 
     monkeypatch.setattr(Path, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
-        Journal(path, ABOUT)
+        Journal(path, ABOUT, CHIPS)
     monkeypatch.undo()
     assert path.read_text() == text
-    assert Journal(path, ABOUT).rows == ROWS
+    assert Journal(path, ABOUT, CHIPS).rows == ROWS
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_file_of_another_evaluation_is_refused_and_kept(path):
     text = path.read_text()
     with pytest.raises(ValueError, match=r"chips\.csv holds chips of another evaluation .*Choose another csv path"):
-        Journal(path, {"fingerprint": "other"})
+        Journal(path, {"fingerprint": "other"}, CHIPS)
     assert path.read_text() == text
 
 
 def test_an_empty_file_is_a_new_one(tmp_path):
     path = tmp_path / "chips.csv"
     path.touch()
-    assert Journal(path, ABOUT).rows == {}
+    assert Journal(path, ABOUT, CHIPS).rows == {}
     assert read_rows(path) == (ABOUT, {})
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_cim import ChipPopulation, Gaussian, on_chip
 from lightning_cim.variation.conductance import Device, Polynomial, Table, linear
+from lightning_cim.variation.device_array import DeviceArray
 from lightning_cim.variation.encoding import Encoding
 from lightning_cim.variation.measured import Measured
 
@@ -106,10 +107,57 @@ def test_null_variations():
 
 
 def test_small_weights_of_a_pair_see_the_unused_device_too():
-    """sqrt(sigma(g)^2 + sigma(g_min)^2) / (g_max - g_min), which no weight escapes."""
+    """sqrt(var(g) + var(g_min)) / (g_max - g_min), which no weight escapes.
+
+    Half of the devices at 0 uS are cut: max(z, 0) has the variance 1/2 - 1/(2 pi).
+    """
     zero, full = PCM.variance(torch.tensor([0.0, 1.0])).sqrt().tolist()
-    assert zero == pytest.approx(math.sqrt(2) * 0.26348 / 25, rel=1e-4)
-    assert full == pytest.approx(math.hypot(1.05538, 0.26348) / 25, rel=1e-4)
+    unused = 0.26348 * math.sqrt(0.5 - 0.5 / math.pi)
+    assert zero == pytest.approx(math.sqrt(2) * unused / 25, rel=1e-4)
+    assert full == pytest.approx(math.hypot(1.05538, unused) / 25, rel=1e-4)
+    # Where zero weights lie at 5 uS nothing is cut, and sigma is what was published.
+    low = Measured.preset("pcm-nandakumar2019", g_min=5.0)
+    zero, full = low.variance(torch.tensor([0.0, 1.0])).sqrt().tolist()
+    at_5 = 0.26348 + 1.9650 * 0.2 - 1.1731 * 0.04
+    assert zero == pytest.approx(math.sqrt(2) * at_5 / 20, rel=1e-4)
+    assert full == pytest.approx(math.hypot(1.05538, at_5) / 20, rel=1e-4)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=str)
+def test_devices_of_a_weight(variation):
+    """Whether each has a number of its own makes no other devices."""
+    assert variation.devices == variation.per_device.devices == variation.scaled(0.5).devices
+    assert variation.devices[0] == variation.device
+    assert variation.per_device.per_device == variation.per_device
+    assert variation.per_device.encoding.mode == "per_slice"
+    weight = torch.linspace(-1.0, 1.0, 11)
+    torch.testing.assert_close(variation.per_device.variance(weight), variation.variance(weight))
+    torch.testing.assert_close(variation.per_device.mean_deviation(weight), variation.mean_deviation(weight))
+
+
+def test_no_conductance_is_written_below_zero():
+    pcm = PCM.per_device
+    weight = torch.linspace(-1.0, 1.0, 1000)
+    devices = DeviceArray(weight, *pcm.devices)
+    numbers = pcm.draw(weight.shape, generator(4))
+    pcm.write(devices, weight, numbers)
+    assert (devices.held >= 0).all()
+    # The unused half of all devices aims at 0, and half of these would end below.
+    assert (devices.held == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    uncut = devices.held > 0
+    written = devices.targets + pcm.device.sigma(devices.targets) * numbers
+    torch.testing.assert_close(devices.held[uncut], written[uncut])
+    torch.testing.assert_close(devices.deviation(), pcm.deviation(weight, numbers))
+
+
+@pytest.mark.parametrize("variation", [Measured(SHIFTED), Measured(SHIFTED).per_device], ids=str)
+def test_written_to_other_devices_only_the_weight_has_the_error(variation):
+    weight = torch.tensor([1.0, -0.5, 0.2])
+    devices = DeviceArray(weight, PCM.device, Encoding("offset", 8, 2))
+    numbers = variation.draw(weight.shape, generator(4))
+    variation.write(devices, weight, numbers)
+    torch.testing.assert_close(devices.deviation(), variation.deviation(weight, numbers), rtol=1e-4, atol=1e-6)
+    assert (devices.held != devices.targets).sum() == 3
 
 
 def test_composes_and_lies_on_a_chip():

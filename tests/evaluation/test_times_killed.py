@@ -1,0 +1,135 @@
+"""An evaluation at several times that is really killed goes on at the next time of the same chip."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lightning_cim as cim
+from lightning_cim.evaluation.journal import CHIP_TIMES
+from lightning_cim.evaluation.retention_result import RetentionResult
+from tests.evaluation.aging import Growing
+from tests.evaluation.toys import Classifier, loader, trainer
+
+ROOT = Path(__file__).parents[2]
+CHIPS, TIMES = 4, ["1s", "1h", "1d"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*chips are few.*")
+
+# Slow on purpose, so that the kill comes in the middle.
+SCRIPT = """
+import sys, time
+import lightning_cim as cim
+from tests.evaluation.aging import Growing
+from tests.evaluation.test_times_killed import CHIPS, TIMES
+from tests.evaluation.toys import Classifier, loader, trainer
+
+class Slow(Classifier):
+    def on_test_epoch_end(self):
+        time.sleep(0.2)
+
+cim.evaluate_chips(
+    trainer(), Slow(), loader(), variation=Growing(), chips=CHIPS, times=TIMES, csv=sys.argv[1], progress=False
+)
+"""
+
+
+class Counting(Classifier):
+    """Counts the passes."""
+
+    runs = 0
+
+    def on_test_epoch_end(self):
+        self.runs += 1
+
+
+def evaluate(model, chips=CHIPS, times=TIMES, variation=None, **options):
+    variation = variation or Growing()
+    return cim.evaluate_chips(
+        trainer(), model, loader(), variation=variation, chips=chips, times=times, progress=False, **options
+    )
+
+
+def rows_of(path):
+    try:
+        return CHIP_TIMES.read(path)[1]
+    except (OSError, ValueError):
+        return {}
+
+
+def assert_equal(first, second):
+    assert first.times == second.times
+    for one, other in zip(first.results.values(), second.results.values(), strict=True):
+        assert one.chips == other.chips
+        for name in one.metrics:
+            np.testing.assert_array_equal(one.values[name], other.values[name])
+
+
+def test_only_the_missing_passes_are_run_after_a_kill(tmp_path):
+    path = tmp_path / "chips.csv"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(path)],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(rows_of(path)) < 4 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = list(rows_of(path))
+    assert 4 <= len(done) < CHIPS * len(TIMES)
+    assert done == [(chip, at) for chip in range(CHIPS) for at in (1.0, 3600.0, 86400.0)][: len(done)]
+    model = Counting()
+    resumed = evaluate(model, csv=path)
+    assert model.runs == CHIPS * len(TIMES) - len(done)
+    assert_equal(resumed, evaluate(Counting()))
+    assert_equal(RetentionResult.from_csv(path), resumed)
+
+
+def test_times_and_chips_that_are_added_later_keep_the_finished_ones(tmp_path):
+    model, path = Counting(), tmp_path / "chips.csv"
+    evaluate(model, chips=2, csv=path)
+    assert model.runs == 2 * 3
+    evaluate(model, chips=2, csv=path)
+    assert model.runs == 2 * 3
+    grown = evaluate(model, chips=2, csv=path, times=["1s", "1min", "1h", "1d"])
+    assert model.runs == 2 * 4
+    assert_equal(grown, evaluate(Counting(), chips=2, times=["1s", "1min", "1h", "1d"]))
+    evaluate(model, chips=3, csv=path)
+    assert model.runs == 2 * 4 + 3
+    fewer = evaluate(model, chips=1, csv=path, times=["1h"], workers=2)
+    assert model.runs == 2 * 4 + 3
+    assert (fewer.times, fewer.at("1h").chips) == ([3600.0], [0])
+    assert len(rows_of(path)) == 2 * 4 + 3
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"variation": Growing(0.2)}, {"stage": "validate"}])
+def test_a_file_of_other_settings_is_refused(tmp_path, change):
+    options = {"chips": 1, "csv": tmp_path / "chips.csv"}
+    evaluate(Classifier(), **options)
+    with pytest.raises(ValueError, match="holds chips of another evaluation"):
+        evaluate(Classifier(), **{**options, **change})
+
+
+def test_a_file_with_times_is_not_continued_without_and_the_other_way_round(tmp_path):
+    options = {"variation": Growing(), "chips": 1, "progress": False}
+    plain, timed = tmp_path / "plain.csv", tmp_path / "timed.csv"
+    cim.evaluate_chips(trainer(), Classifier(), loader(), csv=plain, **options)
+    evaluate(Classifier(), chips=1, csv=timed)
+    texts = plain.read_text(), timed.read_text()
+    with pytest.raises(ValueError, match=r"plain\.csv, line 1: not a file of chips at several times but of chips"):
+        evaluate(Classifier(), chips=1, csv=plain)
+    with pytest.raises(ValueError, match=r"timed\.csv, line 1: not a file of chips but of chips at several times"):
+        cim.evaluate_chips(trainer(), Classifier(), loader(), csv=timed, **options)
+    assert (plain.read_text(), timed.read_text()) == texts
