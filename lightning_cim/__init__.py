@@ -14,6 +14,7 @@ from lightning_cim._registry import register_strategies
 if TYPE_CHECKING:
     from lightning_cim.callbacks import (
         CorrectNetReg,
+        Crossbar,
         IntervalSearch,
         MixedPrecision,
         MonteCarloEvaluation,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lightning_cim.chip import (
         Chip,
         ChipPopulation,
+        Circuit,
         Mapping,
         ReadBackChip,
         SharedBlock,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         insert_shared_block,
         named_blocks,
         on_chip,
+        on_crossbar,
         remove_shared_block,
         snapshot_paths,
         trace_blocks,
@@ -143,6 +146,7 @@ _HOMES = {
     "chip": (
         "Chip",
         "ChipPopulation",
+        "Circuit",
         "Mapping",
         "ReadBackChip",
         "SharedBlock",
@@ -153,6 +157,7 @@ _HOMES = {
         "insert_shared_block",
         "named_blocks",
         "on_chip",
+        "on_crossbar",
         "remove_shared_block",
         "snapshot_paths",
         "trace_blocks",
@@ -187,6 +192,7 @@ _HOMES = {
     ),
     "callbacks": (
         "CorrectNetReg",
+        "Crossbar",
         "IntervalSearch",
         "MixedPrecision",
         "MonteCarloEvaluation",
@@ -222,9 +228,11 @@ __all__ = [
     "ChipConfidence",
     "ChipPopulation",
     "ChipResult",
+    "Circuit",
     "Composed",
     "ConvergenceProbability",
     "CorrectNetReg",
+    "Crossbar",
     "Device",
     "DeviceAndCycle",
     "Drift",
@@ -289,6 +297,7 @@ __all__ = [
     "kernel_orthogonality",
     "named_blocks",
     "on_chip",
+    "on_crossbar",
     "program",
     "recalibrate_batchnorm",
     "remove_shared_block",

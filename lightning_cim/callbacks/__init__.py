@@ -3,6 +3,7 @@
 from lightning_cim.callbacks.batchnorm import recalibrate_batchnorm
 from lightning_cim.callbacks.convergence import PreliminaryConvergence
 from lightning_cim.callbacks.correctnet import CorrectNetReg, kernel_orthogonality
+from lightning_cim.callbacks.crossbar import Crossbar
 from lightning_cim.callbacks.export import export_state_dict
 from lightning_cim.callbacks.interval_search import IntervalSearch
 from lightning_cim.callbacks.mixed_precision import MixedPrecision
@@ -19,6 +20,7 @@ from lightning_cim.callbacks.worst_case import WorstCaseSearch
 
 __all__ = [
     "CorrectNetReg",
+    "Crossbar",
     "IntervalSearch",
     "MixedPrecision",
     "MonteCarloEvaluation",

@@ -11,12 +11,13 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lightning_cim._compat import MisconfigurationException
-from lightning_cim.callbacks.base import ChainCallback
+from lightning_cim.callbacks.calibrated import CalibratedCallback
 from lightning_cim.chip.mapping import Mapping, Target, output_dim
 from lightning_cim.chip.quantise import ActivationQuantiser, QuantiseWeights, quantise_weight
+from lightning_cim.chip.tiles import mapped_layers
 
 
-class MixedPrecision(ChainCallback):
+class MixedPrecision(CalibratedCallback):
     """Compute with weights of 8, 4, 2 or 1 bits and activations on a grid; optimise the full-precision ones.
 
     Weights are rounded with one step per output channel, over kept weights only when :class:`StructuredSparsity` is
@@ -38,6 +39,8 @@ class MixedPrecision(ChainCallback):
         >>> quantised = cim.MixedPrecision(weight_bits={"conv1": 8, "*": 4}, activation_bits=8)
     """
 
+    ranges_of = "activation"
+
     def __init__(
         self,
         weight_bits: int | dict[str, int] = 8,
@@ -53,12 +56,21 @@ class MixedPrecision(ChainCallback):
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
         self.activations: dict[str, ActivationQuantiser] = {}
         self._hooks: list[RemovableHandle] = []
-        self._training = False
 
     @property
     def settings(self) -> str:
         """Bits and mapping."""
         return f"{self.weight_bits}, {self.activation_bits}, {self.mapping}"
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether activations are quantised."""
+        return self.activation_bits is not None
+
+    @property
+    def ranges(self) -> list[ActivationQuantiser]:
+        """Those of the activations, by layer."""
+        return list(self.activations.values())
 
     def make_transform(self) -> QuantiseWeights:
         """The quantising link."""
@@ -82,20 +94,9 @@ class MixedPrecision(ChainCallback):
             self._hooks.append(layer.register_forward_pre_hook(self._quantise_input(quantiser, layer)))
 
     def for_evaluation(self) -> Self:
-        """Share the ranges, not the hooks.
-
-        Raises:
-            MisconfigurationException: No data was seen yet. The first chip would set the ranges of all others, so that
-                a chip would depend on which chips are simulated before it.
-        """
-        seen = any(quantiser.range is not None for quantiser in self.activations.values())
-        if self.activation_bits is not None and not seen:
-            raise MisconfigurationException(
-                "MixedPrecision has no activation ranges yet, so chips cannot be evaluated. Train with it, load its"
-                " state from a checkpoint, or run trainer.validate(model, calibration_data) once before."
-            )
+        """Share the ranges, not the hooks."""
         twin = super().for_evaluation()
-        twin._hooks, twin._training = [], False
+        twin._hooks = []
         return twin
 
     def on_detach(self, pl_module: Any) -> None:
@@ -103,20 +104,6 @@ class MixedPrecision(ChainCallback):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Ranges follow the data of training batches only."""
-        self._training = True
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Freeze the ranges until the next batch."""
-        super().on_train_batch_end(trainer, pl_module)
-        self._training = False
-        self._share_ranges(trainer)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Agree on ranges that a first validation batch gave."""
-        self._share_ranges(trainer)
 
     def integers(self, model: nn.Module, masks: MappingABC[str, torch.Tensor] | None = None) -> dict[str, Any]:
         """The integer weights and steps of each quantised layer, for an export.
@@ -149,26 +136,6 @@ class MixedPrecision(ChainCallback):
             quantiser = self.activations.setdefault(name, ActivationQuantiser(self.activation_bits or 8))
             quantiser.load_state_dict(state)
 
-    def _share_ranges(self, trainer: Any) -> None:
-        """Go on with the mean of all ranks' ranges: each saw other data, yet there is one network."""
-        if trainer.world_size == 1 or not self.activations:
-            return
-        quantisers = list(self.activations.values())
-        device = trainer.strategy.root_device
-        nothing = torch.zeros(3, device=device)
-        rows = [
-            nothing
-            if quantiser.range is None
-            else torch.stack([quantiser.range.to(device), nothing[0] + 1, nothing[0] + quantiser.signed])
-            for quantiser in quantisers
-        ]
-        total = trainer.strategy.reduce(torch.stack(rows), reduce_op="sum")
-        for quantiser, mean, (_, ranks, signed) in zip(
-            quantisers, total[:, 0] / total[:, 1].clamp(min=1), total.tolist(), strict=True
-        ):
-            if ranks:
-                quantiser.range, quantiser.signed = mean, signed > 0
-
     def _quantise_input(self, quantiser: ActivationQuantiser, owner: nn.Module) -> Any:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if layer is not owner:  # a copy of the module, made during the run, got a copy of the hook
@@ -178,9 +145,3 @@ class MixedPrecision(ChainCallback):
             return (quantiser(inputs[0], observe=self._training), *inputs[1:])
 
         return hook
-
-
-def mapped_layers(targets: list[Target]) -> list[tuple[str, nn.Module]]:
-    """Each distinct layer of the targets with its path, in order."""
-    layers = {id(site.module): (site.path, site.module) for target in targets for site in target.sites}
-    return list(layers.values())

@@ -1,6 +1,8 @@
 """A model on simulated hardware. Needs torch only."""
 
+from lightning_cim.chip.circuit import Circuit
 from lightning_cim.chip.criterion import criterion_call
+from lightning_cim.chip.crossbar import on_crossbar
 from lightning_cim.chip.deployed import ReadBackChip, deployed_chip
 from lightning_cim.chip.feedback import feedback_logits
 from lightning_cim.chip.mapping import Mapping
@@ -12,6 +14,7 @@ from lightning_cim.chip.stages import named_blocks, snapshot_paths, trace_blocks
 __all__ = [
     "Chip",
     "ChipPopulation",
+    "Circuit",
     "Mapping",
     "ReadBackChip",
     "SharedBlock",
@@ -22,6 +25,7 @@ __all__ = [
     "insert_shared_block",
     "named_blocks",
     "on_chip",
+    "on_crossbar",
     "remove_shared_block",
     "snapshot_paths",
     "trace_blocks",

@@ -59,20 +59,29 @@ def quantise_weight(weight: Tensor, bits: int, dim: int = 0, mask: Tensor | None
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: the quantised value, exactly. Backward: as if it were the value itself."""
+    """Forward: the quantised value, exactly. Backward: as if it were the value itself, where it passes."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, quantised: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, quantised: Tensor, passes: Tensor | None) -> Tensor:
+        ctx.save_for_backward(passes)
         return quantised.view_as(quantised)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (passes,) = ctx.saved_tensors
+        return (grads[0] if passes is None else grads[0] * passes), None, None
 
 
-def straight_through(value: Tensor, quantised: Tensor) -> Tensor:
-    """``quantised`` bit for bit, with the gradient of ``value`` (``value + (quantised - value).detach()`` rounds)."""
-    return _StraightThrough.apply(value, quantised)  # type: ignore[no-any-return]
+def straight_through(value: Tensor, quantised: Tensor, passes: Tensor | None = None) -> Tensor:
+    """``quantised`` bit for bit, with the gradient of ``value`` (``value + (quantised - value).detach()`` rounds).
+
+    Args:
+        value: What was quantised.
+        quantised: Of the same shape.
+        passes: False where the gradient stops, of the same shape; None: nowhere.
+    """
+    result: Tensor = _StraightThrough.apply(value, quantised, passes)
+    return result
 
 
 class QuantiseWeights(Transform):
@@ -120,11 +129,46 @@ class QuantiseWeights(Transform):
         stored.value = straight_through(stored.value, levels * step)
 
 
-class ActivationQuantiser:
+class FollowedRange:
+    """How far data reach: an exponential moving average of a high percentile of |x|, and whether any x is negative.
+
+    Args:
+        momentum: Weight of the newest batch in the moving average, in (0, 1].
+        percentile: Share of |x| inside the range, in per cent.
+    """
+
+    SAMPLE = 65536  # elements looked at per batch; a percentile of more costs time and moves nothing
+
+    def __init__(self, momentum: float = 0.1, percentile: float = 99.95) -> None:
+        self.momentum, self.percentile = momentum, percentile
+        self.range: Tensor | None = None
+        self.signed = False
+
+    def follow(self, x: Tensor) -> None:
+        """Update the range by one batch of data."""
+        flat = x.detach().flatten().float()
+        stride = max(1, flat.numel() // self.SAMPLE) | 1  # odd, so that it walks over all columns of an image
+        flat = flat[::stride]
+        beyond = max(1, math.ceil(flat.numel() * (1 - self.percentile / 100)))
+        newest = flat.abs().topk(beyond).values[-1].clamp(min=torch.finfo(torch.float32).tiny)
+        self.signed = self.signed or bool((flat < 0).any())
+        self.range = newest if self.range is None else self.range.to(x.device).lerp(newest, self.momentum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Range and sign, for a checkpoint."""
+        return {"range": None if self.range is None else float(self.range), "signed": self.signed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.range = None if state["range"] is None else torch.tensor(state["range"])
+        self.signed = bool(state["signed"])
+
+
+class ActivationQuantiser(FollowedRange):
     """Puts activations on a grid of 2^bits levels whose range follows the data in training.
 
-    The range is an exponential moving average of a high percentile of |x|; unsigned (0 .. 2^b - 1) until a negative
-    value is seen, then signed (symmetric, 2^(b-1) - 1 each way). Gradients pass inside the range and stop outside.
+    Unsigned (0 .. 2^b - 1) until a negative value is seen, then signed (symmetric, 2^(b-1) - 1 each way). Gradients
+    pass inside the range and stop outside.
 
     Args:
         bits: 2 to 16.
@@ -132,14 +176,11 @@ class ActivationQuantiser:
         percentile: Share of |x| inside the range, in per cent.
     """
 
-    SAMPLE = 65536  # elements looked at per batch; a percentile of more costs time and moves nothing
-
     def __init__(self, bits: int, momentum: float = 0.1, percentile: float = 99.95) -> None:
         if not 2 <= bits <= 16:
             raise ValueError(f"activation bits must lie between 2 and 16, got {bits!r}")
-        self.bits, self.momentum, self.percentile = bits, momentum, percentile
-        self.range: Tensor | None = None
-        self.signed = False
+        super().__init__(momentum, percentile)
+        self.bits = bits
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -161,27 +202,15 @@ class ActivationQuantiser:
     def __call__(self, x: Tensor, observe: bool) -> Tensor:
         """Quantise; ``observe`` also updates the range (always done for the first batch)."""
         if observe or self.range is None:
-            self._observe(x.detach())
+            self.follow(x)
+        return self.quantise(x)
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """Round to the grid of a range that is known."""
         assert self.range is not None
         low, high = self.limits
         step = self.range.to(x.device, x.dtype) / high
         inside = x.clamp(low * step, high * step) if self.signed else x.clamp(torch.zeros_like(step), high * step)
-        return straight_through(inside, (inside / step).round() * step)
-
-    def _observe(self, x: Tensor) -> None:
-        flat = x.flatten().float()
-        stride = max(1, flat.numel() // self.SAMPLE) | 1  # odd, so that it walks over all columns of an image
-        flat = flat[::stride]
-        beyond = max(1, math.ceil(flat.numel() * (1 - self.percentile / 100)))
-        newest = flat.abs().topk(beyond).values[-1].clamp(min=torch.finfo(torch.float32).tiny)
-        self.signed = self.signed or bool((flat < 0).any())
-        self.range = newest if self.range is None else self.range.to(x.device).lerp(newest, self.momentum)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Range and sign, for a checkpoint."""
-        return {"range": None if self.range is None else float(self.range), "signed": self.signed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
-        self.range = None if state["range"] is None else torch.tensor(state["range"])
-        self.signed = bool(state["signed"])
+        with torch.no_grad():
+            quantised = (inside / step).round_().mul_(step)
+        return straight_through(inside, quantised)

@@ -282,7 +282,8 @@ def test_chain_order_is_mask_quantise_program_layout_whatever_the_order_of_addin
     links = [ChannelsLast(), program, quantise, mask]
     for link in links:
         scope.add(link)
-    assert [link.stage for link in scope.chain] == list(Stage)
+    assert [link.stage for link in scope.chain] == [Stage.MASK, Stage.QUANTISE, Stage.PROGRAM, Stage.LAYOUT]
+    assert list(Stage) == sorted(Stage)
     scope.open()
     kept = mask.masks["0.weight"]
     levels, step = quantise_weight(clean * kept, 4, 0, kept)

@@ -3,6 +3,7 @@
 import importlib
 
 import lightning_cim as cim
+from lightning_cim.callbacks.crossbar import Crossbar
 from tests.helpers.boring import data
 
 SIGMA = cim.Gaussian(sigma=0.1)
@@ -60,6 +61,11 @@ def write_verify(flavour):
     return {"callbacks": [cim.SelectiveWriteVerify(SIGMA, verify_fraction=0.5, granularity=0.5, chips=2)]}
 
 
+def crossbar(flavour):
+    circuit = {"rows": 5, "cols": 2, "adc_bits": 6, "dac_bits": 6, "output_noise": 0.02}
+    return {"callbacks": [Crossbar(**circuit, wire_resistance=1.0, g_max=25e-6), *injection(flavour)["callbacks"]]}
+
+
 def everything(flavour):
     return {
         "callbacks": [
@@ -93,6 +99,7 @@ ALL = [
     trice,
     worst_case,
     write_verify,
+    crossbar,
     everything,
     strategy,
     strategy_and_monte_carlo,
@@ -127,6 +134,10 @@ def no_penalty(flavour):
     return {"callbacks": [cim.CorrectNetReg(strength=0.0)]}
 
 
+def ideal_crossbar(flavour):
+    return {"callbacks": [Crossbar()]}
+
+
 INVISIBLE = [
     no_variation,
     no_variation_while_held,
@@ -137,6 +148,7 @@ INVISIBLE = [
     no_penalty,
     worst_case,
     write_verify,
+    ideal_crossbar,
 ]
 """Those that must not change a run by one bit."""
 
