@@ -45,6 +45,7 @@ bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/monte_carlo.py
 	$(PY) benchmarks/neft.py
 	$(PY) benchmarks/sensitivity.py
+	$(PY) benchmarks/devices.py
 
 lint: setup ## ruff
 	$(PY) -m ruff check .

@@ -111,7 +111,8 @@ def is_defined(source: Any, name: str) -> bool:
     """
     places = (getattr(source, "__dict__", {}), *(cls.__dict__ for cls in type(source).__mro__))
     hook = next((place[name] for place in places if name in place), None)
-    declared = hook is not None and hook.__module__.startswith(("lightning.", "pytorch_lightning."))
+    # A class that was made by exec may have no module.
+    declared = hook is not None and (hook.__module__ or "").startswith(("lightning.", "pytorch_lightning."))
     return hook is not None and (not declared or "<locals>" in hook.__qualname__)
 
 

@@ -148,7 +148,7 @@ class ChipResult:
         name = self._name(metric)
         sample, mark = self.values[name], self.kpp(name, k)
         figure, ax = figure_and_axes(ax)
-        ax.hist(sample, bins=min(40, max(10, len(sample) // 10)), color="#9db4c8", edgecolor="white")
+        ax.hist(sample, bins=_bins(sample), color="#9db4c8", edgecolor="white")
         low = mark.low if math.isfinite(mark.low) else sample.min()
         high = mark.high if math.isfinite(mark.high) else sample.max()
         ax.axvspan(low, high, color="#c0392b", alpha=0.15, label=f"95 % interval of KPP {k:g} %")
@@ -193,3 +193,17 @@ class ChipResult:
         if metric not in self.values:
             raise ValueError(f"no metric {metric!r}; there are {json.dumps(self.metrics)}")
         return metric
+
+
+def _bins(sample: np.ndarray) -> np.ndarray:
+    """Edges of 10 to 40 bins; those of counted values, such as an accuracy, hold equally many possible values each."""
+    count = min(40, max(10, len(sample) // 10))
+    finite = sample[np.isfinite(sample)]
+    values = np.unique(finite.round(9))
+    if len(values) < 2:
+        return np.histogram_bin_edges(finite, count)
+    step, span = float(np.diff(values).min()), float(values[-1] - values[0])
+    if span / step > 10_000:  # not counted
+        return np.histogram_bin_edges(finite, count)
+    width = step * max(1, math.ceil(span / step / count))
+    return values[0] - step / 2 + width * np.arange(math.ceil((span + step) / width) + 1)
