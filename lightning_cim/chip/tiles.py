@@ -60,8 +60,9 @@ def row_tiles(channels: int, kernel: tuple[int, ...], rows: int | None, device: 
         first, last = start // area, -(-stop // area)
         mask = None
         if start % area or stop % area:
-            row = torch.arange(first * area, last * area, device=device)
-            mask = ((row >= start) & (row < stop)).reshape(last - first, *kernel)
+            with torch.inference_mode(False):  # kept for later calls, some of which may train
+                row = torch.arange(first * area, last * area, device=device)
+                mask = ((row >= start) & (row < stop)).reshape(last - first, *kernel)
         tiles.append(Tile(first, last - first, mask))
     return tuple(tiles)
 

@@ -173,3 +173,11 @@ def test_an_output_projection_that_is_never_called_is_refused():
     model = nn.Sequential(nn.Linear(2, 2), nn.MultiheadAttention(2, 1))
     with pytest.raises(ValueError, match=r"not around 1.out_proj \(NonDynamicallyQuantizableLinear\)"):
         tileable_layers(Mapping(exclude=["1.in_proj_weight"]).resolve(model))
+
+
+def test_blocks_that_were_cut_in_inference_can_be_trained_on():
+    layer = nn.Conv1d(2, 3, 5).double()
+    row_tiles.cache_clear()
+    with torch.inference_mode():
+        tiles_of(layer, 3, CPU)
+    check_equals_plain(layer, torch.randn(2, 2, 9, dtype=torch.float64), 3)
