@@ -46,6 +46,8 @@ bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/neft.py
 	$(PY) benchmarks/sensitivity.py
 	$(PY) benchmarks/devices.py
+	$(PY) benchmarks/write_verify.py
+	$(PY) benchmarks/rasterizer.py
 
 lint: setup ## ruff
 	$(PY) -m ruff check .
