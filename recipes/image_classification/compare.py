@@ -10,7 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from recipes.image_classification import figures, page, tables
+from recipes._page import Part, write_page
+from recipes._tables import markdown, text
+from recipes.image_classification import figures, tables
 from recipes.image_classification.job import Job, jobs_of, run_job, write_whole
 from recipes.image_classification.methods import METHODS, check_methods
 from recipes.image_classification.models import count_weights
@@ -146,7 +148,7 @@ def write_results(by_sigma: dict[float, list[Found]], settings: Settings, out: P
     """Print the tables and write ``metrics.json``, ``compare.md``, pictures and ``report.html``."""
     about = describe(by_sigma, settings)
     written = [f"# Methods side by side\n\n{about}\n\n    {command}\n"]
-    parts: list[page.Part] = [("p", about), ("pre", command), ("h2", "Accuracy against sigma")]
+    parts: list[Part] = [("p", about), ("pre", command), ("h2", "Accuracy against sigma")]
     picture = figures.curves(by_sigma)
     picture.savefig(out / "accuracy-against-sigma.png", dpi=120)
     parts += [("figure", picture), ("note", _curve_note(settings))]
@@ -154,12 +156,12 @@ def write_results(by_sigma: dict[float, list[Found]], settings: Settings, out: P
         main, differences = tables.main_table(rows), tables.difference_table(rows)
         heading = f"sigma = {sigma:g}"
         note = definitions(rows, settings, sigma)
-        print(f"\n{heading}\n{tables.text(main)}")
-        written.append(f"\n## {heading}\n\n{tables.markdown(main)}\n")
+        print(f"\n{heading}\n{text(main)}")
+        written.append(f"\n## {heading}\n\n{markdown(main)}\n")
         parts += [("h2", heading), ("table", main)]
         if differences is not None:
-            print(f"\n{DIFFERENCES}\n{tables.text(differences)}")
-            written.append(f"\n{DIFFERENCES}\n\n{tables.markdown(differences)}\n")
+            print(f"\n{DIFFERENCES}\n{text(differences)}")
+            written.append(f"\n{DIFFERENCES}\n\n{markdown(differences)}\n")
             parts += [("h3", "Paired differences"), ("note", DIFFERENCES), ("table", differences)]
         parts += [("h3", "Chips"), ("figure", figures.chips(rows)), ("note", note)]
     reading = reading_of(settings)
@@ -174,7 +176,7 @@ def write_results(by_sigma: dict[float, list[Found]], settings: Settings, out: P
     found["tables"] = {f"{sigma:g}": rows for sigma, rows in by_sigma.items()}
     write_whole(out / "metrics.json", json.dumps(found, indent=1))
     write_whole(out / "compare.md", "".join(written))
-    page.write_page(out / "report.html", "Training for compute-in-memory chips: methods side by side", parts)
+    write_page(out / "report.html", "Training for compute-in-memory chips: methods side by side", parts)
     print(f"\nreport: {out / 'report.html'}")
     return found
 

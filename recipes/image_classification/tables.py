@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from recipes._tables import Cells
 from recipes.image_classification.methods import METHODS
 
 Found = dict[str, Any]
-Cells = tuple[list[str], list[list[str]]]
 
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points of Student's t for 1, 2, ... degrees of freedom."""
@@ -172,21 +172,6 @@ def _signed(found: Over) -> str:
         return text
     clear = "*" if abs(found.mean) > found.half else ""
     return f"{text} ± {100 * found.half:.1f}{clear}"
-
-
-def text(cells: Cells) -> str:
-    """A table for the terminal."""
-    header, body = cells
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-    ruler = ["-" * width for width in widths]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in [header, ruler, *body])
-
-
-def markdown(cells: Cells) -> str:
-    """A table for a README."""
-    header, body = cells
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def rows_by_sigma(

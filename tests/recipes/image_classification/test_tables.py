@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from recipes._tables import markdown, text
 from recipes.image_classification.methods import METHODS, with_control
-from recipes.image_classification.tables import Over, difference, difference_table, main_table, markdown, row_of, text
+from recipes.image_classification.tables import Over, difference, difference_table, main_table, row_of
 
 
 def job(method, seed, accuracy, sigma=0.2, **changes):

@@ -1,4 +1,4 @@
-"""The self-contained report.html."""
+"""A self-contained report.html, as all recipes write it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from recipes.image_classification.tables import Cells
+from recipes._tables import Cells
 
 Part = tuple[str, object]
 """Kind (``h2``, ``h3``, ``p``, ``note``, ``pre``, ``list``, ``table`` or ``figure``) and content."""

@@ -1,0 +1,1 @@
+"""File format of structured Gaussian images: one self-contained, checksummed, randomly accessible file."""

@@ -1,0 +1,153 @@
+"""What `recipes/sgi.py` does beyond fitting: files from fits, pictures from files, chips and races."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+import lightning_cim as cim
+from recipes._tables import text
+from recipes.gaussian_image import figures, report
+from recipes.gaussian_image.chips import MEMORY, NETWORKS, Point, StudyOptions, row_of, study
+from recipes.gaussian_image.codec import commands as codec
+from recipes.gaussian_image.codec.blocks import Box
+from recipes.gaussian_image.codec.decoder import decode as open_file
+from recipes.gaussian_image.codec.encoder import SEEDS_PER_BLOCK
+from recipes.gaussian_image.images import load
+from recipes.gaussian_image.module import load_structured
+from recipes.gaussian_image.outcome import FILE, Found
+from recipes.gaussian_image.rasterizers import Backend
+
+Fit = Callable[[list[str]], Found]
+
+PLAIN = "plain"
+OWN = ("--study.", "--out", "--fast", "--help", "-h")
+"""Options of `chips` itself, by how they begin; the others are of `fit`."""
+
+
+def encode(words: Sequence[str], fit: Fit) -> str:
+    """``encode CKPT FILE``: a fit's checkpoint as a file."""
+    parser = _parser("encode", "Write the file of a fit's checkpoint.")
+    parser.add_argument("checkpoint", type=Path, help="The fit's last.ckpt.")
+    parser.add_argument("file", type=Path, help="To write.")
+    parser.add_argument("--seeds_per_block", type=int, default=SEEDS_PER_BLOCK, help="Decoded together, about.")
+    options = parser.parse_args(list(words))
+    options.file.parent.mkdir(parents=True, exist_ok=True)
+    said = codec.encode_model(load_structured(options.checkpoint), options.file, options.seeds_per_block)
+    print(said)
+    return said
+
+
+def decode(words: Sequence[str], fit: Fit) -> str:
+    """``decode FILE PICTURE``: a file, or a part of it, at any size."""
+    parser = _parser("decode", "Draw a file, or a part of it, at any size.")
+    parser.add_argument("file", type=Path, help="What encode or fit wrote.")
+    parser.add_argument("picture", type=Path, help="To write, such as picture.png.")
+    parser.add_argument(
+        "--crop", type=tuple[int, int, int, int] | None, default=None, help="[x0,y0,x1,y1] in pixels; default: all."
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="Pixels of the picture a pixel of the image.")
+    parser.add_argument("--level", type=int | None, default=None, help="Instead: the image at a level of training.")
+    parser.add_argument("--backend", type=Backend, default="auto", help="Rasterizer.")
+    options = parser.parse_args(list(words))
+    size = None
+    if options.scale != 1.0:
+        if options.level is not None:
+            raise ValueError("--scale and --level exclude each other")
+        size = _scaled(options.file, options.crop, options.scale)
+    said = codec.decode_file(options.file, options.picture, options.crop, size, options.level, options.backend)
+    print(said)
+    return said
+
+
+def on_chips(words: Sequence[str], fit: Fit) -> Found:
+    """``chips [--study.*] [options of fit]``: fit plain and under device variation, and measure both on chips."""
+    parser = _parser("chips", "Fit plain and under variation, and measure both on chips. Takes all options of fit too.")
+    parser.add_argument("--out", type=Path, default=Path("runs/sgi-chips"), help="Folder; a killed study continues.")
+    parser.add_argument("--fast", action="store_true", help="A study of a minute: short fits, few chips.")
+    parser.add_argument("--study.train_sigmas", type=list[float], default=[0.05], help="Of noise-trained fits.")
+    parser.add_class_arguments(StudyOptions, "study")
+    own = [word for word in words if word.startswith(OWN)]
+    rest = [word for word in words if not word.startswith(OWN)]
+    parsed = parser.parse_args(own)
+    study_options, out = parsed.study.as_dict(), parsed.out
+    sigmas = study_options.pop("train_sigmas")
+    options = StudyOptions(**study_options)
+    if parsed.fast:
+        rest, options = ["--fast", *rest], replace(options, chips=min(options.chips, 5))
+    if any(word.startswith(("--cim.sigma", "--cim.variation")) for word in rest):
+        raise ValueError("chips trains for --study.train_sigmas; leave out --cim.sigma and --cim.variation")
+    rest = ["--codecs=[]", *rest]
+    fits = {PLAIN: fit(["fit", *rest, f"--out={out / PLAIN}"])}
+    for sigma in sigmas:
+        name = f"trained at {sigma:g}"
+        fits[name] = fit(["fit", *rest, f"--cim.sigma={sigma}", f"--out={out / f'sigma{sigma:g}'}"])
+    first = fits[PLAIN]
+    folders = [out / PLAIN, *(out / f"sigma{sigma:g}" for sigma in sigmas)]
+    files = {name: (folder / FILE).read_bytes() for name, folder in zip(fits, folders, strict=True)}
+    results = study(files, load(first["image"]), options, out / "chips")
+    return _write_study(out, results, fits, options, " ".join(["python recipes/sgi.py chips", *words]))
+
+
+def _write_study(
+    out: Path, results: Mapping[Point, cim.ChipResult], fits: Mapping[str, Found], options: StudyOptions, command: str
+) -> Found:
+    first = fits[PLAIN]
+    found: Found = {
+        "about": f"{first['image']}, {first['height']} x {first['width']} pixels. {options.chips} chips of population"
+        f" seed {options.seed}, the same for every net, part and sigma; one draw a chip for the whole picture. The"
+        " entropy model and its hash grid are digital. Percentiles and worst chips are of PSNR in dB.",
+        "command": command,
+        "nets": {
+            name: f"{fitted['psnr']:.2f} dB at {fitted['bpp']:.3f} bits per pixel without noise"
+            for name, fitted in fits.items()
+        },
+        "options": asdict(options),
+        "rows": [row_of(point, result) for point, result in results.items()],
+    }
+    curves = figures.against_sigma(results)
+    curves.savefig(out / "psnr-against-sigma.png", dpi=120)
+    tables = []
+    networks = [part for part in options.parts if part in NETWORKS]
+    memory = [part for part in options.parts if part in MEMORY]
+    for heading, note, parts in (
+        ("Networks on crossbars", "Weights W + sigma max|W| z; biases are digital.", networks),
+        ("Attributes in analog memory", "Attributes x + sigma std(x) z; networks are digital.", memory),
+    ):
+        if parts:
+            tables.append((heading, note, report.chip_table(results, parts)))
+    if len(fits) > 1:
+        note = "Chip r of one net against chip r of the other, which have the same random numbers."
+        tables.append(("What training under variation gains", note, report.gain_table(results, PLAIN)))
+    (out / "metrics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    report.write_chips(out / "report.html", found, tables, curves)
+    for heading, _, cells in tables:
+        print(f"\n{heading}\n{text(cells)}")
+    print(f"\nreport: {out / 'report.html'}")
+    return found
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], Fit], Any]] = {"encode": encode, "decode": decode, "chips": on_chips}
+"""Subcommands beside those of `cim.CIMCLI`."""
+
+
+def _scaled(path: Path, crop: Box | None, scale: float) -> tuple[int, int]:
+    """Height and width of a scaled picture."""
+    if not 0 < scale < 1000:
+        raise ValueError(f"--scale={scale}: want a number above 0, such as 0.5 or 2")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if crop is None:
+        config = open_file(path.read_bytes()).config
+        crop = (0, 0, config.width, config.height)
+    x0, y0, x1, y1 = crop
+    return max(1, round((y1 - y0) * scale)), max(1, round((x1 - x0) * scale))
+
+
+def _parser(command: str, about: str) -> ArgumentParser:
+    return ArgumentParser(prog=f"sgi.py {command}", description=about)
