@@ -4,10 +4,12 @@
     python recipes/sgi.py encode runs/sgi/last.ckpt photo.sgi
     python recipes/sgi.py decode photo.sgi photo.png [--crop=[0,0,128,128]] [--scale=2]
     python recipes/sgi.py chips [--study.chips=200] [--study.train_sigmas=[0.05]] [options of fit] --out=runs/sgi-chips
+    python recipes/sgi.py race [--images=[astronaut512,photo.png]] [--bpps=[0.6,1.2,2.4]] --out=runs/sgi-race
 
 ``fit`` fits one image, writes its file, decodes that again and reports on it; a killed fit, given the same options,
 goes on where it stopped. With ``--cim.*`` the two networks that make Gaussians are trained under device variation.
-``chips`` fits with and without that, and measures both on simulated chips.
+``chips`` fits with and without that, and measures both on simulated chips. ``race`` fits other sums of Gaussians too,
+and measures classical codecs beside them.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 import lightning_cim as cim
 from recipes.gaussian_image.classical import CODECS
-from recipes.gaussian_image.commands import COMMANDS
+from recipes.gaussian_image.commands import COMMANDS, FAST_STEPS
 from recipes.gaussian_image.module import CROSSBARS, ImageData, SgiModule
 from recipes.gaussian_image.outcome import finish
 from recipes.gaussian_image.run import fit
 
-STEPS, FAST_STEPS = 2500, 300
+STEPS = 2500
 
 
 class SgiCLI(cim.CIMCLI):
@@ -95,13 +97,23 @@ def main(args: ArgsType = None) -> Any:
     """
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for advice in ("does not have many workers", "LeafSpec", "exists and is not empty", "mid-epoch", "chips are few"):
+    for advice in (
+        "does not have many workers",
+        "LeafSpec",
+        "exists and is not empty",
+        "mid-epoch",
+        "chips are few",
+        "args parameter is intended",
+    ):
         warnings.filterwarnings("ignore", f".*{advice}.*")
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:], main)
+    more = {"epilog": f"Of this recipe's own: {', '.join(COMMANDS)}; each has its --help."}
     defaults = {"max_steps": STEPS, "max_epochs": 1, "enable_model_summary": False, "log_every_n_steps": 20}
-    cli = SgiCLI(SgiModule, ImageData, args=args, save_config_callback=None, trainer_defaults=defaults)
+    cli = SgiCLI(
+        SgiModule, ImageData, args=args, save_config_callback=None, trainer_defaults=defaults, parser_kwargs=more
+    )
     return getattr(cli, "found", None)
 
 

@@ -11,20 +11,28 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import lightning_cim as cim
+from recipes._page import Part
 from recipes._tables import text
 from recipes.gaussian_image import figures, report
 from recipes.gaussian_image.chips import MEMORY, NETWORKS, Point, StudyOptions, row_of, study
+from recipes.gaussian_image.classical import CODECS
 from recipes.gaussian_image.codec import commands as codec
 from recipes.gaussian_image.codec.blocks import Box
 from recipes.gaussian_image.codec.decoder import decode as open_file
 from recipes.gaussian_image.codec.encoder import SEEDS_PER_BLOCK
+from recipes.gaussian_image.contestants import CONTESTANTS
 from recipes.gaussian_image.images import load
 from recipes.gaussian_image.module import load_structured
 from recipes.gaussian_image.outcome import FILE, Found
+from recipes.gaussian_image.race import jobs_of, race, rate_curves, time_curves
 from recipes.gaussian_image.rasterizers import Backend
 
 Fit = Callable[[list[str]], Found]
 
+FAST_STEPS = 300
+"""Of a fit with ``--fast``."""
+SGI = "SGI"
+"""What a race calls structured Gaussians."""
 PLAIN = "plain"
 OWN = ("--study.", "--out", "--fast", "--help", "-h")
 """Options of `chips` itself, by how they begin; the others are of `fit`."""
@@ -132,7 +140,64 @@ def _write_study(
     return found
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], Fit], Any]] = {"encode": encode, "decode": decode, "chips": on_chips}
+def compete(words: Sequence[str], fit: Fit) -> Found:
+    """``race``: fits of several methods, sizes and lengths, beside classical codecs."""
+    parser = _parser("race", "Structured Gaussians against others at equal bytes, and at equal time.")
+    parser.add_argument("--images", type=list[str], default=["astronaut512"], help="Names or files.")
+    parser.add_argument(
+        "--methods", type=list[str], default=[SGI, "GaussianImage", "LIG fp16"], help=", ".join(CONTESTANTS)
+    )
+    parser.add_argument("--bpps", type=list[float], default=[0.6, 1.2, 2.4], help="Wanted bits per pixel.")
+    parser.add_argument("--steps", type=list[int], default=[2500], help="Of fits; several make curves against time.")
+    parser.add_argument("--seeds", type=list[int], default=[0], help="Of fits.")
+    parser.add_argument("--processes", type=int, default=1, help="Fits side by side, one thread each.")
+    parser.add_argument("--codecs", type=list[str], default=list(CODECS), help="Classical ones; [] for none.")
+    parser.add_argument("--out", type=Path, default=Path("runs/sgi-race"), help="Folder; a killed race continues.")
+    parser.add_argument("--fast", action="store_true", help=f"Fits of {FAST_STEPS} steps.")
+    options = parser.parse_args(list(words))
+    steps = [FAST_STEPS] if options.fast else options.steps
+    jobs = jobs_of(options.images, options.methods, options.bpps, steps, options.seeds)
+    rows = race(jobs, options.out, options.processes, options.codecs)
+    found: Found = {
+        "about": f"Real bytes of whole files. Fits of {', '.join(map(str, steps))} steps, seeds"
+        f" {', '.join(map(str, options.seeds))}, one thread each, {options.processes} at a time. Curves over bytes are"
+        " of the longest fits.",
+        "command": " ".join(["python recipes/sgi.py race", *words]),
+        "rows": rows,
+    }
+    rates = rate_curves(rows)
+    picture = figures.rate_distortion(rates, dashed=options.codecs)
+    picture.savefig(options.out / "rate-distortion.png", dpi=120)
+    parts: list[Part] = [("figure", picture), ("note", report.CLASSICAL_NOTE)]
+    tables = []
+    if SGI in options.methods:
+        tables.append((f"{SGI} minus others at equal bytes, mean dB", report.gap_table(rates, SGI)))
+    if len(steps) > 1:
+        for bpp in options.bpps:
+            times = time_curves(rows, bpp)
+            curves = figures.against_time(times)
+            curves.savefig(options.out / f"psnr-against-time-{bpp:g}bpp.png", dpi=120)
+            parts += [("h2", f"Against time, files of about {bpp:g} bits per pixel"), ("figure", curves)]
+            if SGI in options.methods:
+                heading = f"{SGI} minus others at equal time, about {bpp:g} bits per pixel, mean dB"
+                tables.append((heading, report.gap_table(times, SGI)))
+    tables.append(("Every file", report.race_table(rows)))
+    for heading, cells in tables:
+        parts += [("h2", heading), ("table", cells)]
+        print(f"\n{heading}\n{text(cells)}")
+    missing = [f"{row['method']} on {row['image']}: {row['note']}" for row in rows if row["kind"] == "skipped"]
+    parts += [("note", f"Skipped: {'; '.join(missing)}")] if missing else []
+    report.write_race(options.out / "report.html", found, parts)
+    print(f"\nreport: {options.out / 'report.html'}")
+    return found
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], Fit], Any]] = {
+    "encode": encode,
+    "decode": decode,
+    "chips": on_chips,
+    "race": compete,
+}
 """Subcommands beside those of `cim.CIMCLI`."""
 
 

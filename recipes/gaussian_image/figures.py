@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,16 +20,8 @@ LONGEST_SIDE = 1024
 """Pixels along a side of what a picture shows; larger images are averaged down."""
 
 
-class Rate(NamedTuple):
-    """One file of one image.
-
-    Attributes:
-        bpp: Bits per pixel of the whole file.
-        psnr: In dB.
-    """
-
-    bpp: float
-    psnr: float
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+"""By method: pairs of x, above 0, and PSNR in dB."""
 
 
 def overview(pixels: Tensor, picture: Tensor, seeds: Tensor, caption: str = "decoded") -> Figure:
@@ -75,31 +66,41 @@ def overview(pixels: Tensor, picture: Tensor, seeds: Tensor, caption: str = "dec
     return figure
 
 
-def rate_distortion(images: Mapping[str, Mapping[str, Sequence[Rate]]], dashed: Sequence[str] = ()) -> Figure:
+def rate_distortion(images: Mapping[str, Curves], dashed: Sequence[str] = ()) -> Figure:
     """PSNR against real bits per pixel, one panel an image.
 
     Args:
-        images: By image, then by method: its files.
+        images: By image.
         dashed: Methods drawn with dashes, such as the classical codecs.
     """
+    return _panels(images, "bits per pixel of the whole file", dashed)
+
+
+def against_time(images: Mapping[str, Curves]) -> Figure:
+    """PSNR against the CPU time of fitting, one panel an image."""
+    return _panels(images, "CPU seconds of the fit", ())
+
+
+def _panels(images: Mapping[str, Curves], label: str, dashed: Sequence[str]) -> Figure:
+    """One panel an image, x logarithmic, one legend for all."""
     methods = list(dict.fromkeys(name for curves in images.values() for name in curves))
     columns = min(3, len(images))
     lines = -(-len(images) // columns)
-    wide, high = (5.6, 4.2) if columns == 1 else (4.1, 3.5)
-    figure = Figure(figsize=(1.9 + wide * columns, 0.4 + high * lines), layout="constrained")
+    wide, high = (5.6, 4.2) if columns == 1 else (3.9, 3.5)
+    figure = Figure(figsize=(2.2 + wide * columns, 0.4 + high * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     handles = {}
     for ax, (image, curves) in zip(axes, images.items(), strict=False):
-        for name, rates in curves.items():
-            bpp, psnr = zip(*sorted(rates), strict=True)
+        for name, points in curves.items():
+            x, psnr = zip(*sorted(points), strict=True)
             line = {"linestyle": "--", "linewidth": 1.0, "marker": "."} if name in dashed else {"marker": "o"}
-            drawn = ax.plot(bpp, psnr, color=_colour(methods, name), markersize=5, label=name, **line)[0]
+            drawn = ax.plot(x, psnr, color=_colour(methods, name), markersize=5, label=name, **line)[0]
             handles.setdefault(name, drawn)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(_sparse)
         ax.set_title(image)
-        ax.set_xlabel("bits per pixel of the whole file")
+        ax.set_xlabel(label)
         ax.grid(alpha=0.25, which="both")
     for ax in axes[len(images) :]:
         ax.remove()

@@ -78,13 +78,13 @@ def finish(
     overview = figures.overview(pixels, picture, seeds, f"decoded: {closeness.psnr:.2f} dB at {bpp:.3f} bits per pixel")
     overview.savefig(out / "overview.png", dpi=120)
     rates = equal_bytes = None
-    curves: dict[str, list[figures.Rate]] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     for point in measured:
-        curves.setdefault(point.codec, []).append(figures.Rate(point.bpp, point.quality.psnr))
+        curves.setdefault(point.codec, []).append((point.bpp, point.quality.psnr))
     if curves:
         equal_bytes = report.equal_bytes_table(bpp, closeness.psnr, curves)
-        ours = {OURS: [figures.Rate(bpp, closeness.psnr)]}
-        rates = figures.rate_distortion({Path(about["image"]).name: ours | curves}, dashed=list(curves))
+        ours = {OURS: [(bpp, closeness.psnr)]}
+        rates = figures.rate_distortion({Path(about["image"]).name: {**ours, **curves}}, dashed=list(curves))
         rates.savefig(out / "rate-distortion.png", dpi=120)
     (out / "metrics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     report.write_fit(out / "report.html", found, overview, rates, equal_bytes)

@@ -14,13 +14,14 @@ import lightning_cim as cim
 from recipes._page import Part, write_page
 from recipes._tables import Cells
 from recipes.gaussian_image.chips import METRIC, PERCENTILES, K, Point, row_of
-from recipes.gaussian_image.figures import Rate
+from recipes.gaussian_image.figures import Curves
+from recipes.gaussian_image.race import mean_gap
 
 Found = dict[str, Any]
 
 CLASSICAL_NOTE = (
-    "Real bytes of whole files on every side, measured in this run. What a file of Gaussians offers whatever these"
-    " curves say: any region is drawn at any size without the rest, and the networks of its decoder fit on a"
+    "Real bytes of whole files on every side, measured in this run. What a file of structured Gaussians offers, whatever"
+    " these curves say: any region is drawn at any size without the rest, and the networks of its decoder fit on a"
     " compute-in-memory chip."
 )
 
@@ -45,7 +46,7 @@ def size_table(sizes: Mapping[str, int]) -> Cells:
     return ["part of the file", "bytes", "%"], [*body, ["total", str(total), "100.0"]]
 
 
-def equal_bytes_table(bpp: float, psnr: float, curves: Mapping[str, Sequence[Rate]]) -> Cells:
+def equal_bytes_table(bpp: float, psnr: float, curves: Curves) -> Cells:
     """What other codecs reach at the same bits per pixel, interpolated between their files.
 
     Args:
@@ -144,19 +145,52 @@ def write_chips(path: Path, found: Found, tables: Sequence[tuple[str, str, Cells
     write_page(path, "Structured Gaussians on simulated chips", parts)
 
 
-def write_race(path: Path, found: Found, tables: Sequence[tuple[str, Cells]], rates: Figure) -> None:
+def race_table(rows: Sequence[Found]) -> Cells:
+    """Every file of a race."""
+    header = ["image", "method", "steps", "seed", "Gaussians", "bytes", "bits per pixel", "PSNR, dB", "SSIM", "MS-SSIM"]
+    header += ["fit, CPU s", "encode, CPU ms", "decode, CPU ms"]
+    body = []
+    for row in rows:
+        if row["kind"] == "skipped":
+            continue
+        is_fit = row["kind"] == "fit"
+        body.append(
+            [
+                row["image"],
+                row["method"],
+                *(str(row[key]) if is_fit else "-" for key in ("steps", "seed", "gaussians")),
+                str(row["file_bytes"]),
+                f"{row['bpp']:.3f}",
+                f"{row['psnr']:.2f}",
+                *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim", "ms_ssim")),
+                f"{row['fit_seconds']:.0f}" if is_fit else "-",
+                f"{1000 * row['encode_seconds']:.0f}",
+                f"{1000 * row['decode_seconds']:.0f}",
+            ]
+        )
+    return header, body
+
+
+def gap_table(images: Mapping[str, Curves], ours: str) -> Cells:
+    """By how many dB our curve lies above each other one, on average over the rates (or times) that both cover."""
+    others = [name for name in dict.fromkeys(name for curves in images.values() for name in curves) if name != ours]
+    body = []
+    for image, curves in images.items():
+        gaps = [mean_gap(curves[ours], curves[name]) if {ours, name} <= set(curves) else None for name in others]
+        body.append([image, *("nothing in common" if gap is None else f"{gap:+.2f}" for gap in gaps)])
+    return ["image", *others], body
+
+
+def write_race(path: Path, found: Found, parts: Sequence[Part]) -> None:
     """The page of a race.
 
     Args:
         path: Where.
         found: ``about`` and ``command``.
-        tables: Heading and cells of each.
-        rates: Rate-distortion plot.
+        parts: Pictures and tables.
     """
-    parts: list[Part] = [("p", found["about"]), ("pre", found["command"]), ("figure", rates), ("note", CLASSICAL_NOTE)]
-    for heading, cells in tables:
-        parts += [("h2", heading), ("table", cells)]
-    write_page(path, "Structured Gaussians against others at equal bytes", parts)
+    lead: list[Part] = [("p", found["about"]), ("pre", found["command"])]
+    write_page(path, "Structured Gaussians against others", [*lead, *parts])
 
 
 def _interval(kpp: Sequence[float | None]) -> str:
