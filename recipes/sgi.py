@@ -3,7 +3,7 @@
     python recipes/sgi.py fit [--fast] [--data.image=astronaut|path.png] [--model.num_seeds=600] [--out=runs/sgi]
     python recipes/sgi.py encode runs/sgi/last.ckpt photo.sgi
     python recipes/sgi.py decode photo.sgi photo.png [--crop=[0,0,128,128]] [--scale=2]
-    python recipes/sgi.py chips [--study.chips=200] [--study.train_sigmas=[0.05]] [options of fit] --out=runs/sgi-chips
+    python recipes/sgi.py chips [--study.chips=200] [--train.sigmas=[0.05]] [options of fit] --out=runs/sgi-chips
     python recipes/sgi.py race [--images=[astronaut512,photo.png]] [--bpps=[0.6,1.2,2.4]] --out=runs/sgi-race
 
 ``fit`` fits one image, writes its file, decodes that again and reports on it; a killed fit, given the same options,

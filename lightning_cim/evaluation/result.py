@@ -195,15 +195,16 @@ class ChipResult:
         return metric
 
 
-def _bins(sample: np.ndarray) -> np.ndarray:
+def _bins(sample: np.ndarray) -> list[float]:
     """Edges of 10 to 40 bins; those of counted values, such as an accuracy, hold equally many possible values each."""
     count = min(40, max(10, len(sample) // 10))
     finite = sample[np.isfinite(sample)]
     values = np.unique(finite.round(9))
-    if len(values) < 2:
-        return np.histogram_bin_edges(finite, count)
-    step, span = float(np.diff(values).min()), float(values[-1] - values[0])
-    if span / step > 10_000:  # not counted
-        return np.histogram_bin_edges(finite, count)
+    step, span = 0.0, 0.0
+    if len(values) > 1:
+        step, span = float(np.diff(values).min()), float(values[-1] - values[0])
+    if not step or span / step > 10_000:  # not counted
+        return [float(edge) for edge in np.histogram_bin_edges(finite, bins=count)]
     width = step * max(1, math.ceil(span / step / count))
-    return values[0] - step / 2 + width * np.arange(math.ceil((span + step) / width) + 1)
+    first = float(values[0]) - step / 2
+    return [first + width * place for place in range(math.ceil((span + step) / width) + 1)]

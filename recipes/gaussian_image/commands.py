@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from recipes.gaussian_image.module import load_structured
 from recipes.gaussian_image.outcome import FILE, Found
 from recipes.gaussian_image.race import jobs_of, race, rate_curves, time_curves
 from recipes.gaussian_image.rasterizers import Backend
+from recipes.gaussian_image.schedule import schedule_scale
 
 Fit = Callable[[list[str]], Found]
 
@@ -34,8 +35,41 @@ FAST_STEPS = 300
 SGI = "SGI"
 """What a race calls structured Gaussians."""
 PLAIN = "plain"
-OWN = ("--study.", "--out", "--fast", "--help", "-h")
+OWN = ("--study.", "--train.", "--out", "--fast", "--help", "-h")
 """Options of `chips` itself, by how they begin; the others are of `fit`."""
+
+
+@dataclass(frozen=True)
+class NoisyFits:
+    """Fits under device variation, beside the plain one, which has factors of 1.
+
+    Attributes:
+        sigmas: One fit each, above 0.
+        lr_factor: Of learning rates. Every step sees another chip, and smaller steps average over more of them.
+        rate_factor: Of the weight of a bit. Under variation a file of the same weight would be smaller, and worse.
+
+    Raises:
+        ValueError: Numbers out of range.
+    """
+
+    sigmas: tuple[float, ...] = (0.05,)
+    lr_factor: float = 0.5
+    rate_factor: float = 0.55
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", tuple(self.sigmas))
+        if not all(sigma > 0 for sigma in self.sigmas) or self.lr_factor <= 0 or self.rate_factor < 0:
+            raise ValueError("sigmas and lr_factor must be above 0, rate_factor must not be negative")
+
+    def options(self, sigma: float, plain: Found) -> list[str]:
+        """Words of `fit`, given what the plain fit was configured to be."""
+        model, steps = plain["model"], FAST_STEPS if plain["fast"] else plain["trainer"]["max_steps"]
+        scale = model.get("lr_scale") or schedule_scale(steps)  # a configuration leaves out what is None
+        return [
+            f"--cim.sigma={sigma}",
+            f"--model.lr_scale={scale * self.lr_factor}",
+            f"--model.rate_weight={model['rate_weight'] * self.rate_factor}",
+        ]
 
 
 def encode(words: Sequence[str], fit: Fit) -> str:
@@ -78,51 +112,50 @@ def on_chips(words: Sequence[str], fit: Fit) -> Found:
     parser = _parser("chips", "Fit plain and under variation, and measure both on chips. Takes all options of fit too.")
     parser.add_argument("--out", type=Path, default=Path("runs/sgi-chips"), help="Folder; a killed study continues.")
     parser.add_argument("--fast", action="store_true", help="A study of a minute: short fits, few chips.")
-    parser.add_argument("--study.train_sigmas", type=list[float], default=[0.05], help="Of noise-trained fits.")
+    parser.add_class_arguments(NoisyFits, "train")
     parser.add_class_arguments(StudyOptions, "study")
     own = [word for word in words if word.startswith(OWN)]
     rest = [word for word in words if not word.startswith(OWN)]
     parsed = parser.parse_args(own)
-    study_options, out = parsed.study.as_dict(), parsed.out
-    sigmas = study_options.pop("train_sigmas")
-    options = StudyOptions(**study_options)
+    noisy, options, out = NoisyFits(**parsed.train.as_dict()), StudyOptions(**parsed.study.as_dict()), parsed.out
     if parsed.fast:
         rest, options = ["--fast", *rest], replace(options, chips=min(options.chips, 5))
     if any(word.startswith(("--cim.sigma", "--cim.variation")) for word in rest):
-        raise ValueError("chips trains for --study.train_sigmas; leave out --cim.sigma and --cim.variation")
+        raise ValueError("chips trains for --train.sigmas; leave out --cim.sigma and --cim.variation")
     rest = ["--codecs=[]", *rest]
     fits = {PLAIN: fit(["fit", *rest, f"--out={out / PLAIN}"])}
-    for sigma in sigmas:
+    folders = {PLAIN: out / PLAIN}
+    for sigma in noisy.sigmas:
         name = f"trained at {sigma:g}"
-        fits[name] = fit(["fit", *rest, f"--cim.sigma={sigma}", f"--out={out / f'sigma{sigma:g}'}"])
-    first = fits[PLAIN]
-    folders = [out / PLAIN, *(out / f"sigma{sigma:g}" for sigma in sigmas)]
-    files = {name: (folder / FILE).read_bytes() for name, folder in zip(fits, folders, strict=True)}
-    results = study(files, load(first["image"]), options, out / "chips")
-    return _write_study(out, results, fits, options, " ".join(["python recipes/sgi.py chips", *words]))
+        folders[name] = out / f"sigma{sigma:g}"
+        fits[name] = fit(["fit", *rest, *noisy.options(sigma, fits[PLAIN]["config"]), f"--out={folders[name]}"])
+    files = {name: (folder / FILE).read_bytes() for name, folder in folders.items()}
+    results = study(files, load(fits[PLAIN]["image"]), options, out / "chips")
+    settings = {"study": asdict(options), "train": asdict(noisy)}
+    return _write_study(out, results, fits, settings, " ".join(["python recipes/sgi.py chips", *words]))
 
 
 def _write_study(
-    out: Path, results: Mapping[Point, cim.ChipResult], fits: Mapping[str, Found], options: StudyOptions, command: str
+    out: Path, results: Mapping[Point, cim.ChipResult], fits: Mapping[str, Found], settings: Found, command: str
 ) -> Found:
-    first = fits[PLAIN]
+    first, options = fits[PLAIN], settings["study"]
     found: Found = {
-        "about": f"{first['image']}, {first['height']} x {first['width']} pixels. {options.chips} chips of population"
-        f" seed {options.seed}, the same for every net, part and sigma; one draw a chip for the whole picture. The"
-        " entropy model and its hash grid are digital. Percentiles and worst chips are of PSNR in dB.",
+        "about": f"{first['image']}, {first['height']} x {first['width']} pixels. {options['chips']} chips of"
+        f" population seed {options['seed']}, the same for every net, part and sigma; one draw a chip for the whole"
+        " picture. The entropy model and its hash grid are digital. Percentiles and worst chips are of PSNR in dB.",
         "command": command,
         "nets": {
             name: f"{fitted['psnr']:.2f} dB at {fitted['bpp']:.3f} bits per pixel without noise"
             for name, fitted in fits.items()
         },
-        "options": asdict(options),
+        "options": settings,
         "rows": [row_of(point, result) for point, result in results.items()],
     }
     curves = figures.against_sigma(results)
     curves.savefig(out / "psnr-against-sigma.png", dpi=120)
     tables = []
-    networks = [part for part in options.parts if part in NETWORKS]
-    memory = [part for part in options.parts if part in MEMORY]
+    networks = [part for part in options["parts"] if part in NETWORKS]
+    memory = [part for part in options["parts"] if part in MEMORY]
     for heading, note, parts in (
         ("Networks on crossbars", "Weights W + sigma max|W| z; biases are digital.", networks),
         ("Attributes in analog memory", "Attributes x + sigma std(x) z; networks are digital.", memory),

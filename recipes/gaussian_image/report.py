@@ -20,9 +20,9 @@ from recipes.gaussian_image.race import mean_gap
 Found = dict[str, Any]
 
 CLASSICAL_NOTE = (
-    "Real bytes of whole files on every side, measured in this run. What a file of structured Gaussians offers, whatever"
-    " these curves say: any region is drawn at any size without the rest, and the networks of its decoder fit on a"
-    " compute-in-memory chip."
+    "Real bytes of whole files on every side, measured in this run. What a file of structured Gaussians offers,"
+    " whatever these curves say: any region is drawn at any size without the rest, and the networks of its decoder fit"
+    " on a compute-in-memory chip."
 )
 
 
