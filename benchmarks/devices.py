@@ -34,9 +34,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import torch
 from _measure import interleave, ratios, show
+from injection import Classifier
 from torch import Tensor, nn
 
 import lightning_cim as cim
@@ -51,19 +51,6 @@ BY_RATIO = ("rram1", "fefet2", "rram4", "fefet6")
 """Presets that need a sigma."""
 STD = 0.04
 """Of the peers' additive noise, over max|W|; about PCM's. It does not matter to the time."""
-
-
-class Classifier(L.LightningModule):
-    """Cross-entropy on a network, as a user would write it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss."""
-        inputs, labels = batch
-        return nn.functional.cross_entropy(self.net(inputs), labels)
 
 
 def drawing(variation: cim.Variation, weight: Tensor) -> Callable[[], None]:

@@ -10,7 +10,6 @@ under its own table of frequencies. The published codec gives each Gaussian 32 b
 
 from __future__ import annotations
 
-import struct
 import zlib
 from dataclasses import dataclass
 from os import PathLike
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recipes.gaussian_image.baselines.envelope import opened, seal
 from recipes.gaussian_image.baselines.gaussian_image import GaussianImage, GaussianImageConfig, cells, positions
 from recipes.gaussian_image.baselines.plane import Values, gaussians
 from recipes.gaussian_image.baselines.points import Ints, leaf_order, read_points, stream, write_points
@@ -30,11 +30,9 @@ from recipes.gaussian_image.codec.fields import pack, unpack
 from recipes.gaussian_image.rasterizers import Rasterizer
 
 MAGIC = b"\x93GIM"
-VERSION = 1
 LIMITS = {"height": 65535, "width": 65535, "count": 1 << 24, "shape_bits": 16, "stages": 8, "entries": 4096}
 GAUSSIANS_PER_BYTE = 64
 """A file cannot make a reader hold more Gaussians than this for each of its bytes."""
-_HEAD = struct.Struct("<IH")
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,13 @@ def encode(model: GaussianImage, path: str | PathLike[str] | None = None) -> byt
     settings = pack(FileSettings(model.config, _checksum(found, symbols)))
     body = b"".join(
         [
-            settings,
             *(part.detach().cpu().numpy().astype("<f4").tobytes() for part in (model.shapes.lowest, model.shapes.step)),
             model.colors.books.detach().cpu().half().numpy().astype("<f2").tobytes(),
             *(table.tobytes() for table in tables),
             coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0"),
         ]
     )
-    rest = struct.pack("<H", len(settings)) + body
-    data = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(rest)) + rest
+    data = seal(MAGIC, settings, body)
     if path is not None:
         Path(path).write_bytes(data)
     return data
@@ -120,21 +116,12 @@ def decode(data: bytes) -> DecodedGaussianImage:
     Raises:
         CodecError: A file that is damaged, cut short, of another kind or of another version; the message says where.
     """
-    if data[: len(MAGIC)] != MAGIC:
-        raise CodecError("not a quantised GaussianImage: the file does not begin with \\x93GIM")
-    start = len(MAGIC) + 1 + _HEAD.size
-    if len(data) < start:
-        raise CodecError(f"the file ends at byte {len(data)}, before its settings")
-    if data[len(MAGIC)] != VERSION:
-        raise CodecError(f"file version {data[len(MAGIC)]}; this program reads version {VERSION}")
-    checksum, length = _HEAD.unpack_from(data, len(MAGIC) + 1)
-    if zlib.crc32(data[start - 2 :]) != checksum:
-        raise CodecError(f"bytes {start - 2} to {len(data)}: damaged or cut short, the checksum differs")
-    settings = unpack(FileSettings, data[start : start + length], LIMITS)
+    found, start = opened(data, MAGIC, "a quantised GaussianImage")
+    settings = unpack(FileSettings, found, LIMITS)
     config = settings.model
     if config.count > GAUSSIANS_PER_BYTE * len(data):
         raise CodecError(f"{config.count} Gaussians in {len(data)} bytes: more than {GAUSSIANS_PER_BYTE} a byte")
-    reader = _Bytes(data, start + length)
+    reader = _Bytes(data, start)
     lowest, step = (reader.floats("<f4", 3) for _ in range(2))
     books = reader.floats("<f2", config.stages * config.entries * 3).reshape(config.stages, config.entries, 3)
     tables = [np.frombuffer(reader.take(size), np.uint8) for size in _sizes(config)]

@@ -6,8 +6,6 @@ side to spare around it, because half precision cannot tell neighbouring pixels 
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.gaussian_image.baselines.envelope import opened, seal
 from recipes.gaussian_image.baselines.gaussian_image import GaussianImage
 from recipes.gaussian_image.baselines.lig import Lig
 from recipes.gaussian_image.baselines.plane import Form, Values, gaussians
@@ -25,11 +24,9 @@ from recipes.gaussian_image.codec.fields import pack, unpack
 from recipes.gaussian_image.rasterizers import Rasterizer
 
 MAGIC = b"\x93GHF"
-VERSION = 1
 BYTES = 16
 """A Gaussian's."""
 LIMITS = {"sizes": 65535, "counts": 1 << 24}
-_HEAD = struct.Struct("<IH")
 _CELLS = 1 << 16
 _SPARE = 0.25
 """Share of a side around the picture where positions may lie."""
@@ -103,8 +100,7 @@ def encode(model: GaussianImage | Lig, path: str | PathLike[str] | None = None) 
     sizes = tuple(side for plane in planes for side in plane.size)
     settings = pack(HalfSettings(planes[0].form, sizes, tuple(len(plane.color) for plane in planes), span))
     parts = [_write(plane.values(), plane.size) for plane in planes]
-    rest = struct.pack("<H", len(settings)) + settings + b"".join(parts)
-    data = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(rest)) + rest
+    data = seal(MAGIC, settings, b"".join(parts))
     if path is not None:
         Path(path).write_bytes(data)
     return data
@@ -116,18 +112,9 @@ def decode(data: bytes) -> DecodedHalf:
     Raises:
         CodecError: A file that is damaged, cut short, of another kind or of another version; the message says where.
     """
-    if data[: len(MAGIC)] != MAGIC:
-        raise CodecError("not Gaussians of 16-bit numbers: the file does not begin with \\x93GHF")
-    start = len(MAGIC) + 1 + _HEAD.size
-    if len(data) < start:
-        raise CodecError(f"the file ends at byte {len(data)}, before its settings")
-    if data[len(MAGIC)] != VERSION:
-        raise CodecError(f"file version {data[len(MAGIC)]}; this program reads version {VERSION}")
-    checksum, length = _HEAD.unpack_from(data, len(MAGIC) + 1)
-    if zlib.crc32(data[start - 2 :]) != checksum:
-        raise CodecError(f"bytes {start - 2} to {len(data)}: damaged or cut short, the checksum differs")
-    settings = unpack(HalfSettings, data[start : start + length], LIMITS)
-    body = data[start + length :]
+    found, start = opened(data, MAGIC, "Gaussians of 16-bit numbers")
+    settings = unpack(HalfSettings, found, LIMITS)
+    body = data[start:]
     if len(body) != BYTES * sum(settings.counts):
         raise CodecError(f"{len(body)} bytes of {sum(settings.counts)} Gaussians; want {BYTES} each")
     values, start = [], 0
