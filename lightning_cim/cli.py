@@ -272,8 +272,25 @@ class CIMCLI(LightningCLI):
             kwargs["callbacks"] = [*callbacks, injection]
         return super().instantiate_trainer(**kwargs)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; what ``evaluate`` or ``program`` refuses ends like a typo does, the error of a user's code as it is."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (ValueError, MisconfigurationException) as error:
+            if subcommand not in ("evaluate", "program") or not _is_ours(error):
+                raise
+            self.parser.error(str(error))
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in ("evaluate", "program"):
             kwargs["options"] = self._get(self.config_init, "cim")
         return kwargs
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether this package raised it, not the user's module or torch."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}.")

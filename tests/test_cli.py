@@ -143,8 +143,14 @@ def test_evaluate_takes_weights_and_masks_from_a_checkpoint(tmp_path):
 
 
 def test_evaluate_without_a_variation_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"evaluate needs a variation: --cim.sigma=0.1"):
-        run("evaluate", "--chips=2", tmp_path=tmp_path)
+    for words, reason in (
+        (["--chips=2"], "evaluate needs a variation: --cim.sigma=0.1"),
+        (["--cim.sigma=0.1", "--chips=0"], "chips"),
+        (["--cim.sigma=0.1", "--chips=2", "--k=200"], "0 < k < 100"),
+    ):
+        code, _, said = printed("evaluate", *words, tmp_path=tmp_path)
+        assert code == 2
+        assert reason in said
 
 
 PROGRAM = ["--cim.sigma=0.5", "--cim.seed=3", "--chips=3", "--granularity=0.25"]
@@ -202,10 +208,27 @@ def test_program_takes_weights_and_masks_from_a_checkpoint(tmp_path, capsys):
 
 
 def test_program_without_a_variation_or_a_budget_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"program needs a variation: --cim.sigma=0.1"):
-        run("program", "--max_drop=0.1", tmp_path=tmp_path)
-    with pytest.raises(ValueError, match="give either verify_fraction"):
-        run("program", "--cim.sigma=0.1", tmp_path=tmp_path)
+    for words, reason in (
+        (["--max_drop=0.1"], "program needs a variation: --cim.sigma=0.1"),
+        (["--cim.sigma=0.1"], "give either verify_fraction"),
+        (["--cim.sigma=0.1", "--verify_fraction=0.1", "--granularity=7"], "granularity"),
+        (["--cim.sigma=0.1", "--verify_fraction=0.1", "--chips=0"], "chips"),
+    ):
+        code, _, said = printed("program", *words, tmp_path=tmp_path)
+        assert code == 2
+        assert reason in said
+
+
+class Broken(Keeping):
+    """Its own error, of a kind that the command line knows too."""
+
+    def test_step(self, batch, batch_idx):
+        raise ValueError("a bug of the user's")
+
+
+def test_an_error_of_the_users_keeps_its_traceback(tmp_path):
+    with pytest.raises(ValueError, match="a bug of the user's"):
+        run("evaluate", "--cim.sigma=0.1", "--chips=2", tmp_path=tmp_path, model=Broken)
 
 
 def test_printed_config_reads_back_to_itself(tmp_path):
