@@ -19,6 +19,7 @@ from lightning_cim.evaluation.retention_result import RetentionResult
 from lightning_cim.programming.program import program
 from lightning_cim.programming.report import ProgrammingReport
 from lightning_cim.programming.sensitivity import Method
+from lightning_cim.sweep.report import report
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import Gaussian
 
@@ -126,6 +127,8 @@ class CIMTrainer(Trainer):
         )
         if self.is_global_zero:
             print(result.table(k=k))
+            last = result.at(result.times[-1]) if isinstance(result, RetentionResult) else result
+            report(last.summary(k))
             if plot is not None:
                 result.plot(k=k)[0].savefig(plot)
         return result
@@ -185,7 +188,7 @@ class CIMTrainer(Trainer):
                     twin = callback.for_evaluation()
                     twin.attach(self, model)
                     undo.callback(twin.detach)
-            report = program(
+            programmed = program(
                 model,
                 model if datamodule is None else datamodule,
                 options.variation,
@@ -202,10 +205,10 @@ class CIMTrainer(Trainer):
                 csv=csv,
             )
         if self.is_global_zero:
-            print(report.table())
+            print(programmed.table())
             if plot is not None:
-                report.plot()[0].savefig(plot)
-        return report
+                programmed.plot()[0].savefig(plot)
+        return programmed
 
     def _restore(self, model: LightningModule, ckpt_path: str) -> None:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
@@ -276,6 +279,8 @@ class CIMCLI(LightningCLI):
         """Run; what ``evaluate`` or ``program`` refuses ends like a typo does, the error of a user's code as it is."""
         try:
             super()._run_subcommand(subcommand)
+            if self.trainer.is_global_zero:
+                report(self.trainer.callback_metrics)
         except (ValueError, MisconfigurationException) as error:
             if subcommand not in ("evaluate", "program") or not _is_ours(error):
                 raise

@@ -23,6 +23,7 @@ import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 import lightning_cim as cim
+from lightning_cim.sweep import folder_of_run, report
 from recipes.arrhythmia.crossval import crossval
 from recipes.arrhythmia.datamodule import ECGData
 from recipes.arrhythmia.model import ECGClassifier
@@ -37,7 +38,9 @@ class ECGCLI(cim.CIMCLI):
         """Add the recipe's own options, flat."""
         super().add_arguments_to_parser(parser)
         parser.set_defaults({"cim.sigma": 0.1})
-        parser.add_argument("--out", type=str, default="runs/ecg", help="Folder of the run; a killed run continues.")
+        parser.add_argument(
+            "--out", type=str, default=folder_of_run("runs/ecg"), help="Folder of the run; a killed run continues."
+        )
         parser.add_argument("--fast", action="store_true", help="Small run of at most two minutes.")
         parser.add_class_arguments(RecipeOptions, "recipe")
         parser.link_arguments("fast", "data.fast")
@@ -92,7 +95,20 @@ def main(args: ArgsType = None) -> Any:
     if isinstance(words, list) and words[:1] == ["crossval"]:
         return crossval(main, words[1:])
     cli = ECGCLI(ECGClassifier, ECGData, args=args, save_config_callback=None)
-    return getattr(cli, "found", None)
+    found = getattr(cli, "found", None)
+    if found is not None:
+        report(_summary(found))
+    return found
+
+
+def _summary(found: dict[str, Any]) -> dict[str, float]:
+    """What a sweep looks at: such as ``plain/0.1/acc_mean``, over chips of sigma 0.1."""
+    numbers = {}
+    for row in found["chips"]:
+        for metric in ("acc", "f2"):
+            name = f"{row['name']}/{row['sigma']:g}/{metric}"
+            numbers |= {f"{name}_mean": row[metric]["mean"], f"{name}_worst": row[metric]["worst"]}
+    return numbers
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import lightning as L
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 import lightning_cim as cim
+from lightning_cim.sweep import folder_of_run, report
 from recipes.gaussian_image.classical import CODECS
 from recipes.gaussian_image.commands import COMMANDS, FAST_STEPS
 from recipes.gaussian_image.module import CROSSBARS, ImageData, SgiModule
@@ -43,7 +44,9 @@ class SgiCLI(cim.CIMCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe's own options."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--out", type=str, default="runs/sgi", help="Folder of the run; a killed run continues.")
+        parser.add_argument(
+            "--out", type=str, default=folder_of_run("runs/sgi"), help="Folder of the run; a killed run continues."
+        )
         parser.add_argument("--fast", action="store_true", help=f"Only {FAST_STEPS} steps.")
         parser.add_argument("--codecs", type=list[str], default=list(CODECS), help="To measure beside it; [] for none.")
         parser.link_arguments("data.pixels", "model.image", apply_on="instantiate")
@@ -114,7 +117,9 @@ def main(args: ArgsType = None) -> Any:
     cli = SgiCLI(
         SgiModule, ImageData, args=args, save_config_callback=None, trainer_defaults=defaults, parser_kwargs=more
     )
-    return getattr(cli, "found", None)
+    found = getattr(cli, "found", None)
+    report(found or {})
+    return found
 
 
 if __name__ == "__main__":

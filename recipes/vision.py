@@ -15,12 +15,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from lightning_cim.sweep import folder_of_run, report
 from recipes.image_classification import commands
 from recipes.image_classification.classifier import ImageClassifier
 from recipes.image_classification.compare import compare
@@ -33,12 +35,12 @@ def command_line() -> ArgumentParser:
     """All subcommands and their options."""
     parser = ArgumentParser(prog="vision.py", allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     subcommands = parser.add_subcommands(dest="command")
-    fit = _training_options("runs/vision")
+    fit = _training_options(folder_of_run("runs/vision"))
     fit.add_argument("--method", choices=list(METHODS), default="gaussian", help="How to train.")
     fit.add_argument("--cim.sigma", type=float, default=0.2, help="Of the variation to train for and to measure at.")
     fit.add_argument("--seed", type=int, default=0, help="Of training.")
     subcommands.add_subcommand("fit", fit, help="Train one method and measure it on chips.")
-    every = _training_options("runs/compare")
+    every = _training_options(folder_of_run("runs/compare"))
     every.add_argument("--methods", type=list[str], default=list(METHODS), help="Rows of the table.")
     every.add_argument("--sigmas", type=list[float], default=[0.2], help="One table each.")
     every.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="Trainings of each method and sigma.")
@@ -73,7 +75,7 @@ def _training_options(out: str) -> ArgumentParser:
 
 def _run_options() -> ArgumentParser:
     parser = ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--out", type=str, default="runs/vision", help="Folder of fit or compare.")
+    parser.add_argument("--out", type=str, default=folder_of_run("runs/vision"), help="Folder of fit or compare.")
     parser.add_argument("--methods", type=list[str], default=[], help="Which networks; default: all.")
     parser.add_argument("--cim.sigma", type=float | None, default=None, help="Default: what each was trained for.")
     return parser
@@ -117,7 +119,12 @@ def main(args: Sequence[str] | None = None) -> Any:
         methods, sigmas, seeds = with_control([options.method]), [options.cim.sigma], [options.seed]
     else:
         methods, sigmas, seeds = options.methods, options.sigmas, options.seeds
-    return compare(_settings(options), methods, sigmas, seeds, out, options.jobs, command)
+    found = compare(_settings(options), methods, sigmas, seeds, out, options.jobs, command)
+    for sigma, rows in found["tables"].items():
+        for row in rows:
+            means = {name: fmean(row[name]) for name in ("clean", "mean", "kpp")}
+            report(means if config.command == "fit" else {f"{sigma}/{row['method']}": means})
+    return found
 
 
 if __name__ == "__main__":

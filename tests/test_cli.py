@@ -339,3 +339,13 @@ def test_help_shows_every_option(args, options):
     assert stop.value.code == 0
     for option in options:
         assert re.search(re.escape(option) + r"\b", out.getvalue()), option
+
+
+def test_a_sweep_gets_to_know_what_came_out(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    monkeypatch.setenv("LIGHTNING_CIM_METRICS", str(path))
+    run("evaluate", "--cim.sigma=0.1", "--chips=2", tmp_path=tmp_path)
+    found = json.loads(path.read_text())
+    assert found["cim/acc_worst"] <= found["cim/acc_mean"] <= 1
+    run("validate", tmp_path=tmp_path)
+    assert set(json.loads(path.read_text())) > set(found)

@@ -17,8 +17,6 @@ from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation
 
-_PREFIXES = ("val/", "val_", "valid/", "valid_", "validation/", "validation_", "test/", "test_")
-
 
 class MonteCarloEvaluation(CopyingCallback):
     """After a validation or test epoch, repeat it on simulated chips and log what the chips make of each metric.
@@ -112,19 +110,5 @@ class MonteCarloEvaluation(CopyingCallback):
         self.result = ChipResult.from_rows(rows, about)
         if self.csv_dir is not None and trainer.is_global_zero:
             self.result.to_csv(Path(self.csv_dir) / f"chips-{stage}-epoch{trainer.current_epoch:03d}.csv")
-        for metric in self.result.metrics:
-            mark = self.result.kpp(metric, self.k)
-            name = f"cim/{_plain(metric)}"
-            numbers = {"mean": self.result.mean(metric), "kpp": mark.value, "worst": self.result.worst(metric)}
-            if self.chips > 1:
-                numbers["std"] = self.result.std(metric)
-            numbers |= {"kpp_low": mark.low, "kpp_high": mark.high}
-            for suffix, number in numbers.items():
-                pl_module.log(f"{name}_{suffix}", number, batch_size=1, rank_zero_only=False, sync_dist=False)
-
-
-def _plain(metric: str) -> str:
-    for prefix in _PREFIXES:
-        if metric.startswith(prefix):
-            return metric[len(prefix) :]
-    return metric
+        for name, number in self.result.summary(self.k).items():
+            pl_module.log(name, number, batch_size=1, rank_zero_only=False, sync_dist=False)

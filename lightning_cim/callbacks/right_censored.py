@@ -12,13 +12,14 @@ from torch import Tensor
 from lightning_cim._compat import MisconfigurationException
 from lightning_cim.callbacks.interval_search import IntervalSearch, Selection
 from lightning_cim.callbacks.judging import Judge, Mode, Yardstick, with_mean_shift
-from lightning_cim.callbacks.monte_carlo import MonteCarloEvaluation, _plain
+from lightning_cim.callbacks.monte_carlo import MonteCarloEvaluation
 from lightning_cim.callbacks.offstage import own_containers
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.callbacks.weight_sets import Twin, copy_into, same_buffers_on_all_ranks, tensors_of
 from lightning_cim.chip.interval import SETS, Interval, SetName, winner_of
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip
+from lightning_cim.evaluation.result import plain_name
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import RightCensoredGaussian
 
@@ -213,7 +214,7 @@ class RightCensoredTraining(VariationInjection):
             return
         numbers = {"cim/sigma_low": self.interval.low, "cim/sigma_high": self.interval.high}
         if not any(isinstance(callback, MonteCarloEvaluation) for callback in trainer.callbacks):
-            numbers[f"cim/{_plain(self.history.metric)}_kpp"] = self.history[-1].score
+            numbers[f"cim/{plain_name(self.history.metric)}_kpp"] = self.history[-1].score
         for name, number in numbers.items():
             pl_module.log(name, number, batch_size=1, rank_zero_only=False, sync_dist=False)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOWER_IS_BETTER = ("loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "missed", "ece", "latency")
 
+_STAGES = ("val/", "val_", "valid/", "valid_", "validation/", "validation_", "test/", "test_")
+
 
 @dataclass(frozen=True)
 class ChipResult:
@@ -94,6 +96,25 @@ class ChipResult:
             return metric in self.lower_is_better
         words = metric.lower().replace("/", "_").replace("-", "_").split("_")
         return any(word in LOWER_IS_BETTER for word in words)
+
+    def summary(self, k: float = 1.0) -> dict[str, float]:
+        """Numbers under the names that loggers and sweeps use, such as ``cim/acc_mean`` for a metric ``test/acc``.
+
+        Args:
+            k: The percentile, in per cent.
+
+        Example:
+            >>> ChipResult({"test/acc": np.array([0.8, 0.9, 1.0])}, [0, 1, 2]).summary(k=50)["cim/acc_worst"]
+            0.8
+        """
+        found: dict[str, float] = {}
+        for metric in self.metrics:
+            mark, name = self.kpp(metric, k), f"cim/{plain_name(metric)}"
+            found |= {f"{name}_mean": self.mean(metric), f"{name}_kpp": mark.value, f"{name}_worst": self.worst(metric)}
+            if len(self.of(metric)) > 1:
+                found[f"{name}_std"] = self.std(metric)
+            found |= {f"{name}_kpp_low": mark.low, f"{name}_kpp_high": mark.high}
+        return found
 
     def table(self, k: float = 1.0) -> str:
         """A table of all metrics: mean with its 95 % interval, std, KPP with its interval, worst chip."""
@@ -193,6 +214,14 @@ class ChipResult:
         if metric not in self.values:
             raise ValueError(f"no metric {metric!r}; there are {json.dumps(self.metrics)}")
         return metric
+
+
+def plain_name(metric: str) -> str:
+    """A metric's name without its stage."""
+    for prefix in _STAGES:
+        if metric.startswith(prefix):
+            return metric[len(prefix) :]
+    return metric
 
 
 def _bins(sample: np.ndarray) -> list[float]:

@@ -1,0 +1,96 @@
+"""One run of an offline sweep: a process with a folder of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lightning_cim.sweep.command import command_of
+from lightning_cim.sweep.report import METRICS_FILE, RUN_ID
+from lightning_cim.sweep.suggestions import Values
+from lightning_cim.sweep.sweep_file import SweepFile
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one run.
+
+    Attributes:
+        index: In its sweep.
+        values: Of the parameters.
+        metrics: What the program reported.
+        status: Its exit status; 0 is success.
+        seconds: Wall time.
+    """
+
+    index: int
+    values: Values
+    metrics: dict[str, float]
+    status: int
+    seconds: float
+
+    def score(self, metric: str | None) -> float | None:
+        """The sweep's metric; None where the run failed or did not report it."""
+        return self.metrics.get(metric) if metric is not None and self.status == 0 else None
+
+
+def finished(folder: Path) -> Run | None:
+    """The run that a folder holds, if it came to its end."""
+    path = folder / "run.json"
+    return Run(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def execute(sweep: SweepFile, index: int, values: Values, folder: Path) -> Run:
+    """Run the program, or wait for it where a killed sweep left it running, and then run it again.
+
+    Args:
+        sweep: The file.
+        index: Of the run.
+        values: Of the parameters.
+        folder: Of the run; receives ``log.txt``, ``metrics.json``, W&B's offline run, and ``run.json`` at the end.
+
+    Raises:
+        ValueError: A command that cannot be run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock") as lock, open(folder / "log.txt", "ab") as log:
+        metrics = folder / "metrics.json"
+        metrics.unlink(missing_ok=True)
+        words = command_of(sweep.command, sweep.program, values, folder)
+        log.write((" ".join(words) + "\n").encode())
+        log.flush()
+        environment = {
+            **os.environ,
+            "WANDB_MODE": "offline",
+            "WANDB_DIR": str(folder.resolve()),
+            "WANDB_RUN_GROUP": sweep.name,
+            RUN_ID: f"{sweep.name}-{index:04d}",
+            METRICS_FILE: str(metrics.resolve()),
+        }
+        begin = time.monotonic()
+        try:
+            # The child holds the lock too, so that one left behind by a kill is not joined by a second one.
+            done = subprocess.run(words, env=environment, stdout=log, stderr=log, pass_fds=[lock.fileno()])
+        except OSError as error:
+            raise ValueError(f"{sweep.path}: cannot run {words[0]!r}: {error}") from error
+        found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
+        run = Run(index, values, found, done.returncode, time.monotonic() - begin)
+        part = folder / "run.json.part"
+        part.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+        part.replace(folder / "run.json")
+        return run
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
