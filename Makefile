@@ -9,7 +9,7 @@ JOBS ?= 2
 SIGMAS ?= [0.2]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare compare-cifar test lint types unit bench ecg-real clean
+.PHONY: help setup demo compare compare-cifar sweep-demo test lint types unit docs bench ecg-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ compare: setup ## every training method on one network, MNIST 5k, 3 seeds (resum
 compare-cifar: setup ## the same on a CIFAR-10 subset with a small ResNet (CIFAR_DATA=path)
 	$(PY) recipes/vision.py compare --config=recipes/configs/vision-cifar.yaml --data.root=$(CIFAR_DATA) --jobs=$(JOBS) --out=runs/compare-cifar
 
+sweep-demo: setup ## a sweep file run offline, with its table and picture (about three minutes)
+	$(PY) -m lightning_cim.sweep recipes/sweeps/sgi.yaml --offline --out=runs/sweep-demo
+
 bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/injection.py
 	$(PY) benchmarks/monte_carlo.py
@@ -59,7 +62,10 @@ types: setup ## mypy, strict
 unit: setup ## the tests, on both cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
-test: lint types unit ## lint, types and tests
+docs: setup ## the documentation in build/docs, warnings are errors
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
+
+test: lint types docs unit ## lint, types, docs and tests
 
 clean: ## remove what the project wrote, keep the environment
 	rm -rf runs build dist htmlcov .coverage .mypy_cache .ruff_cache
