@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim.callbacks.chip_logging import log_chips, log_devices
 from lightning_cim.callbacks.offstage import CopyingCallback
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
@@ -24,7 +25,8 @@ class MonteCarloEvaluation(CopyingCallback):
     For a metric ``val/acc`` it logs ``cim/acc_mean``, ``cim/acc_std``, ``cim/acc_kpp``, ``cim/acc_kpp_low``,
     ``cim/acc_kpp_high`` and ``cim/acc_worst``, so that ``ModelCheckpoint(monitor="cim/acc_kpp")`` works. A copy of the
     module is evaluated; weights, metrics and random state of the run are untouched. Under DDP the chips are spread
-    over the ranks.
+    over the ranks. W&B also gets a table with a row a chip, histograms, plots and the data of measured devices;
+    TensorBoard histograms and plots.
 
     Args:
         variation: What devices do to a value.
@@ -79,6 +81,11 @@ class MonteCarloEvaluation(CopyingCallback):
         due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         return due and not trainer.sanity_checking
 
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Log what the devices are."""
+        if trainer.is_global_zero:
+            log_devices(trainer.loggers, self.variation)
+
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate after validation."""
         if self.is_due(trainer):
@@ -112,3 +119,5 @@ class MonteCarloEvaluation(CopyingCallback):
             self.result.to_csv(Path(self.csv_dir) / f"chips-{stage}-epoch{trainer.current_epoch:03d}.csv")
         for name, number in self.result.summary(self.k).items():
             pl_module.log(name, number, batch_size=1, rank_zero_only=False, sync_dist=False)
+        if trainer.is_global_zero:
+            log_chips(trainer.loggers, self.result, self.k, trainer.global_step)
