@@ -66,7 +66,7 @@ def _to_wandb(logger: Any, result: ChipResult, k: float) -> None:
     logger.log_table("cim/chips", columns=["chip", *result.metrics], data=rows)
     for metric, figure in _figures(result, k):
         name = f"cim/{plain_name(metric)}"
-        logger.experiment.log({f"{name}_histogram": wandb.Histogram(result.of(metric))}, commit=False)
+        logger.experiment.log({f"{name}_histogram": wandb.Histogram(result.of(metric).tolist())}, commit=False)
         logger.log_image(f"{name}_over_chips", [wandb.Image(figure)])
 
 

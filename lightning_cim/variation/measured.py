@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Generator, Tensor
 
-from lightning_cim._plotting import figure_and_axes
+from lightning_cim.variation import device_plots
 from lightning_cim.variation.base import Variation, max_abs
 from lightning_cim.variation.conductance import Device
 from lightning_cim.variation.device_array import DeviceArray
@@ -324,16 +324,7 @@ class Measured(Variation):
         Raises:
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        device = self.device
-        figure, ax = figure_and_axes(ax)
-        grid = device.grid(401)
-        ax.plot(grid.numpy(), device.sigma(grid).numpy(), color="#1f4e79", label="std")
-        if device.shift is not None:
-            ax.plot(grid.numpy(), device.shift(grid).numpy(), color="#c0392b", linestyle="--", label="mean error")
-        if device.measured:
-            ax.plot(*zip(*((level.target, level.std) for level in device.measured), strict=True), "o", color="#1f4e79")
-        ax.axvspan(device.g_min, device.g_max, color="#9db4c8", alpha=0.2, label="range of weights")
-        return self._labelled(figure, ax, "error of one device")
+        return device_plots.plot_error(self.device, ax)
 
     def plot_residuals(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Measured std minus fitted sigma at each level, with twice the standard error of a std where it is known.
@@ -345,17 +336,7 @@ class Measured(Variation):
             ValueError: The levels that were measured are not known, as for most presets.
             ImportError: matplotlib, the extra ``lightning-cim[plot]``, is missing.
         """
-        device = self.device
-        if not device.measured:
-            raise ValueError(f"{device.name}: the measured levels are not known, so there are no residuals to plot")
-        figure, ax = figure_and_axes(ax)
-        errors = [
-            level.std / math.sqrt(2 * level.readings - 2) if level.readings > 1 else 0 for level in device.measured
-        ]
-        targets = [level.target for level in device.measured]
-        ax.errorbar(targets, device.residuals, [2 * error for error in errors], fmt="o", color="#1f4e79", capsize=2)
-        ax.axhline(0.0, color="#9db4c8")
-        return self._labelled(figure, ax, "measured std - fitted sigma", legend=False)
+        return device_plots.plot_residuals(self.device, ax)
 
     def __str__(self) -> str:
         """Name, range and encoding, with a digest of all numbers: equal for equal variations only."""
@@ -365,15 +346,6 @@ class Measured(Variation):
         if self.scale != 1.0:
             parts.insert(2, f"scale={self.scale!r}")
         return f"Measured({', '.join(parts)})"
-
-    def _labelled(self, figure: Figure, ax: Axes, what: str, legend: bool = True) -> tuple[Figure, Axes]:
-        unit = self.device.unit
-        ax.set_xlabel(f"target {'current' if unit.endswith('A') else 'conductance'} / {unit}")
-        ax.set_ylabel(f"{what} / {unit}")
-        ax.set_title(self.device.name)
-        if legend:
-            ax.legend(fontsize="small")
-        return figure, ax
 
     def _moments(self, weight: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
         """Std and mean of the deviation over max|W|, new tensors; None where the mean is 0."""
