@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.guide import pictures_of, run_guide
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ["crossbar.md", "devices.md"]
+GUIDES = ["crossbar.md", "devices.md", "examples.md"]
 
 
 @pytest.mark.slow
