@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lightning_cim.cli import (
         CIMCLI,
     )
+    from lightning_cim.codesign import hardware_cost
     from lightning_cim.evaluation import (
         KPP,
         ChipConfidence,
@@ -216,7 +217,9 @@ _HOMES = {
         "CIMStrategy",
     ),
     "cli": ("CIMCLI",),
+    "codesign": ("hardware_cost",),
 }
+_PUBLIC_ROOMS = ("codesign", "sweep")
 _HOME_OF = {name: room for room, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -292,6 +295,7 @@ __all__ = [
     "export_state_dict",
     "feedback_logits",
     "fit_temperature",
+    "hardware_cost",
     "in_situ_training",
     "insert_shared_block",
     "kernel_orthogonality",
@@ -311,6 +315,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PUBLIC_ROOMS:
+        return importlib.import_module(f"lightning_cim.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'lightning_cim' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"lightning_cim.{_HOME_OF[name]}"), name)
@@ -319,7 +325,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PUBLIC_ROOMS})
 
 
 register_strategies()
