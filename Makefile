@@ -9,7 +9,7 @@ JOBS ?= 2
 SIGMAS ?= [0.2]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare compare-cifar sweep-demo test lint types unit docs bench ecg-real clean
+.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench ecg-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ compare: setup ## every training method on one network, MNIST 5k, 3 seeds (resum
 compare-cifar: setup ## the same on a CIFAR-10 subset with a small ResNet (CIFAR_DATA=path)
 	$(PY) recipes/vision.py compare --config=recipes/configs/vision-cifar.yaml --data.root=$(CIFAR_DATA) --jobs=$(JOBS) --out=runs/compare-cifar
 
+iqa-ablation: setup ## training loss x map x inversion x network, T2 and FLAIR, tumours and MS, 3 seeds (resumes; some hours)
+	$(PY) recipes/iqa.py ablation --processes=$(JOBS) --out=runs/iqa-ablation
+
 sweep-demo: setup ## a sweep file run offline, with its table and picture (about three minutes)
 	$(PY) -m lightning_cim.sweep recipes/sweeps/sgi.yaml --offline --out=runs/sweep-demo
 
@@ -51,6 +54,9 @@ bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/devices.py
 	$(PY) benchmarks/write_verify.py
 	$(PY) benchmarks/rasterizer.py
+	$(PY) benchmarks/fusion_quality.py
+	$(PY) benchmarks/cryo.py
+	$(PY) benchmarks/codesign_cost.py
 
 lint: setup ## ruff
 	$(PY) -m ruff check .

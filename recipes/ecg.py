@@ -10,9 +10,7 @@ both on simulated chips and writes tables and ``report.html``. ``crossval`` does
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 import lightning_cim as cim
 from lightning_cim.sweep import folder_of_run, report
+from recipes._quiet import quiet
 from recipes.arrhythmia.crossval import crossval
 from recipes.arrhythmia.datamodule import ECGData
 from recipes.arrhythmia.model import ECGClassifier
@@ -87,10 +86,7 @@ def main(args: ArgsType = None) -> Any:
     Returns:
         What ``fit`` or ``crossval`` found; None for other subcommands.
     """
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # one recipe makes many Trainers: no banner for each
-    for advice in ("does not have many workers", "LeafSpec", "chips are few", "exists and is not empty"):
-        warnings.filterwarnings("ignore", f".*{advice}.*")
+    quiet()
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words[:1] == ["crossval"]:
         return crossval(main, words[1:])

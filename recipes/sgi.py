@@ -15,10 +15,8 @@ and measures classical codecs beside them.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 import lightning_cim as cim
 from lightning_cim.sweep import folder_of_run, report
+from recipes._quiet import quiet
 from recipes.gaussian_image.classical import CODECS
 from recipes.gaussian_image.commands import COMMANDS, FAST_STEPS
 from recipes.gaussian_image.module import CROSSBARS, ImageData, SgiModule
@@ -98,17 +97,7 @@ def main(args: ArgsType = None) -> Any:
     Returns:
         What ``fit`` or a subcommand of the recipe's own found; None for Lightning's.
     """
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for advice in (
-        "does not have many workers",
-        "LeafSpec",
-        "exists and is not empty",
-        "mid-epoch",
-        "chips are few",
-        "args parameter is intended",
-    ):
-        warnings.filterwarnings("ignore", f".*{advice}.*")
+    quiet()
     words = sys.argv[1:] if args is None else args
     if isinstance(words, list) and words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:], main)
