@@ -11,7 +11,7 @@ import torch
 import lightning_cim as cim
 from lightning_cim.callbacks.right_censored import RightCensoredTraining
 from lightning_cim.callbacks.weight_sets import tensors_of
-from tests.callbacks.test_right_censored import SIGMA, probe_class
+from tests.callbacks.right_censored_toys import SIGMA, probe_class
 from tests.callbacks.test_weight_sets import Calm, SameChips
 from tests.helpers.boring import data, fit, make
 

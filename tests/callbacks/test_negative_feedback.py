@@ -6,72 +6,21 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 import lightning_cim as cim
-from lightning_cim._compat import MisconfigurationException
-from lightning_cim.chip.population import Chip
-from lightning_cim.chip.scope import scope_of
-from tests.helpers.boring import FLAVOURS, MAPPED, Boring, assert_equal, checkpoint_of, data, fit, make
-
-SIGMA = cim.Gaussian(0.1)
-OFFSETS = (0.15, 0.10, 0.05)
-FLAVOUR = FLAVOURS[0]
-
-
-class Dry(Boring):
-    """Without dropout, whose random numbers depend on the order of the passes."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dropout = nn.Identity()
-
-
-def ovf(**kwargs):
-    return cim.NegativeFeedback(SIGMA, **{"mode": "ovf", "beta": 0.1, **kwargs})
-
-
-def irs(**kwargs):
-    return cim.NegativeFeedback(SIGMA, **{"mode": "irs", "beta": 0.1, "stages": ["conv", "norm"], **kwargs})
-
-
-def chip(stream, index, sigma=0.1):
-    return Chip(cim.Gaussian(sigma), 0, index, stream=stream, portable=False)
-
-
-def gradients(flavour, callback, model, **kwargs):
-    """What the optimizer gets at each step."""
-    found = []
-    step = model.optimizer_step
-
-    def look(*args, **kwargs):
-        closure = args[3] if len(args) > 3 else kwargs["optimizer_closure"]
-        closure()
-        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-        return step(*args, **kwargs)
-
-    model.optimizer_step = look
-    fit(flavour, lambda _: {"callbacks": [callback]}, model=model, max_epochs=1, limit_val_batches=0, **kwargs)
-    return found
-
-
-def on_weights_of(model, programmed):
-    """A separate module whose parameters are a chip's weights."""
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(cim.export_state_dict(model, chip=programmed))
-    return twin
-
-
-def reference(model, batch, index, beta=0.1, scale=1.0):
-    """Loss and gradients of OVF on batch ``index``, each pass on a module of its own."""
-    passes = [chip("train/0", index)]
-    passes += [chip(f"feedback{i}/0", index, 0.1 + offset) for i, offset in enumerate(OFFSETS)]
-    twins = [on_weights_of(model, programmed) for programmed in passes]
-    y, a, b, c = (twin(batch[0]) for twin in twins)
-    loss = F.cross_entropy((y - beta * (a + 0.1 * b + 0.01 * c)) / 4, batch[1])
-    (loss * scale).backward()
-    names = dict(model.named_parameters())
-    return loss.item(), {name: sum(dict(twin.named_parameters())[name].grad for twin in twins) for name in names}
+from tests.callbacks.negative_feedback_toys import (
+    FLAVOUR,
+    SIGMA,
+    Dry,
+    Spied,
+    chip,
+    gradients,
+    irs,
+    on_weights_of,
+    ovf,
+    reference,
+)
+from tests.helpers.boring import FLAVOURS, Boring, checkpoint_of, data, fit, make
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -102,19 +51,6 @@ def test_accumulation_averages_micro_batches():
     [found] = seen
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, sum(part[name] for part in parts), rtol=1e-4, atol=1e-7, msg=name)
-
-
-class Spied(Dry):
-    """Notes the weights that every forward computes with."""
-
-    def forward(self, x):
-        self.forwards = [*getattr(self, "forwards", []), self.weights()]
-        return super().forward(x)
-
-
-def relative_errors(model, forwards):
-    clean = model.weights()
-    return [{n: (w[n] - clean[n]) / clean[n].abs().max() for n in MAPPED} for w in forwards]
 
 
 @pytest.mark.parametrize("scope", ["all", "stem_head"])
@@ -262,143 +198,12 @@ def test_heads_follow_a_schedule():
     assert len(run.trainer.optimizers[0].state) == 6
 
 
-def test_automatic_stages_of_a_deeper_net():
-    class Deep(Dry):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.net = nn.Sequential(
-                nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()
-            )
-            self.linear = nn.Linear(32, 3)
-
-        def forward(self, x):
-            return self.linear(self.net(x).flatten(1))
-
-    model, blocks = make(FLAVOUR, Deep), []
-
-    class Look(cim.NegativeFeedback):
-        def on_before_optimizer_step(self, *args):
-            super().on_before_optimizer_step(*args)
-            blocks.extend(self.heads.blocks)
-
-    fit(FLAVOUR, lambda _: {"callbacks": [Look(SIGMA, mode="irs")]}, model=model, max_epochs=1, limit_val_batches=0)
-    assert {block.pooled for block in blocks} == {"net.2"}
-
-
 @pytest.mark.parametrize("callback", [ovf, irs])
 def test_bfloat16(callback):
     model = make(FLAVOUR)
     fit(FLAVOUR, lambda _: {"callbacks": [callback()]}, model=model, precision="bf16-mixed")
     assert len(model.losses) == 8
     assert all(torch.isfinite(torch.tensor(model.losses)))
-
-
-class OwnLoss(Dry):
-    def training_step(self, batch, batch_idx):
-        raise AssertionError("asked although the module offers its logits")
-
-    def cim_logits_and_target(self, batch):
-        self.seen.append(self.weights())
-        return self(batch[0]), batch[1]
-
-
-def test_module_with_a_loss_of_its_own_offers_its_logits():
-    model, clean = make(FLAVOUR, OwnLoss, lr=0.0), make(FLAVOUR, Dry)
-    found = gradients(FLAVOUR, ovf(), model)
-    for index, batch in enumerate(data()):
-        for name, gradient in reference(clean, batch, index)[1].items():
-            torch.testing.assert_close(found[index][name], gradient, rtol=1e-4, atol=1e-7, msg=name)
-    assert not scope_of(model).is_open
-
-
-class Checkpointed(Dry):
-    def forward(self, x):
-        x = checkpoint(lambda x: torch.relu(self.norm(self.conv(x))), x, use_reentrant=False)
-        return self.linear(x.flatten(1))
-
-
-class TwoLosses(Dry):
-    def training_step(self, batch, batch_idx):
-        logits = self(batch[0])
-        return F.cross_entropy(logits, batch[1]) + F.mse_loss(logits, torch.zeros_like(logits))
-
-
-class Probabilities(Dry):
-    def training_step(self, batch, batch_idx):
-        return F.binary_cross_entropy(self(batch[0]).sigmoid(), F.one_hot(batch[1], 3).float())
-
-
-class Unknown(Dry):
-    def training_step(self, batch, batch_idx):
-        return self(batch[0]).logsumexp(1).mean()
-
-
-class Regression(Dry):
-    def training_step(self, batch, batch_idx):
-        return F.mse_loss(self(batch[0]), F.one_hot(batch[1], 3).float())
-
-
-@pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize(
-    ("base", "callback", "message"),
-    [
-        (TwoLosses, ovf, "two loss functions.*cim_logits_and_target"),
-        (TwoLosses, irs, "two loss functions.*cim_logits_and_target"),
-        (Probabilities, ovf, "input is no logit.*cim_logits_and_target"),
-        (Unknown, ovf, "calls no loss function of torch.*cim_logits_and_target"),
-        (Unknown, irs, "calls no loss function of torch.*cim_logits_and_target"),
-        (Regression, ovf, "criterion is mse_loss; train with VariationInjection"),
-        (Checkpointed, ovf, "activation checkpointing"),
-    ],
-)
-def test_bad_modules(base, callback, message, flavour):
-    model = make(flavour, base)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    with pytest.raises(MisconfigurationException, match=message):
-        fit(flavour, lambda _: {"callbacks": [callback()]}, model=model)
-    assert_equal({name: parameter.detach() for name, parameter in model.named_parameters()}, before)
-    assert "training_step" not in model.__dict__
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_checkpointing_is_fine_with_snapshots():
-    model = make(FLAVOUR, Checkpointed)
-    fit(FLAVOUR, lambda _: {"callbacks": [irs(stages=["norm"])]}, model=model)
-    assert len(model.losses) == 8
-
-
-def test_stage_that_is_not_found():
-    with pytest.raises(MisconfigurationException, match=r"no submodule 'nrm'.*nearest: 'norm'"):
-        fit(FLAVOUR, lambda _: {"callbacks": [irs(stages=["nrm"])]})
-    with pytest.raises(MisconfigurationException, match="Name stages"):
-        fit(FLAVOUR, lambda _: {"callbacks": [irs(stages=None)]})  # one stage only
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"mode": "ofv"}, "mode must be one of"),
-        ({"scope": "stem"}, "scope must be one of"),
-        ({"bn_update": "none"}, "bn_update must be one of"),
-        ({"beta": -0.1}, "beta must be a finite number >= 0"),
-        ({"beta": float("nan")}, "beta must be a finite number >= 0"),
-        ({"offsets": ()}, "offsets must be numbers >= 0, at least one"),
-        ({"offsets": (0.1, -0.1)}, "offsets must be numbers >= 0"),
-        ({"stronger": [0.1]}, "stronger must be variations"),
-        ({"variation": SIGMA + SIGMA}, "Composed does not have"),
-    ],
-)
-def test_bad_arguments(kwargs, message):
-    with pytest.raises(MisconfigurationException, match=message):
-        cim.NegativeFeedback(**{"variation": SIGMA, **kwargs})
-
-
-def test_variations_without_sigma_name_the_stronger_ones():
-    both = SIGMA + SIGMA
-    callback = cim.NegativeFeedback(both, stronger=[both.scaled(2.0)])
-    model = make(FLAVOUR, Spied)
-    fit(FLAVOUR, lambda _: {"callbacks": [callback]}, model=model, max_epochs=1, limit_val_batches=0)
-    assert len(model.forwards) == 2 * 4
 
 
 @pytest.mark.parametrize("callback", [ovf, irs])

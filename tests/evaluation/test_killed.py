@@ -1,33 +1,22 @@
 """An evaluation that is really killed goes on at the next chip."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import lightning_cim as cim
 from lightning_cim.evaluation.journal import read_rows
+from tests.evaluation.killed import Counting, kill_in_the_middle, rows_so_far
 from tests.evaluation.toys import VARIATION, Classifier, loader, trainer
 
-ROOT = Path(__file__).parents[2]
 CHIPS = 8
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*chips are few.*")
 
-# Slow on purpose, so that the kill comes in the middle.
 SCRIPT = """
-import sys, time
+import sys
 import lightning_cim as cim
-from tests.evaluation.toys import VARIATION, Classifier, loader, trainer
-
-class Slow(Classifier):
-    def on_test_epoch_end(self):
-        time.sleep(0.2)
+from tests.evaluation.killed import Slow
+from tests.evaluation.toys import VARIATION, loader, trainer
 
 cim.evaluate_chips(
     trainer(), Slow(), loader(), variation=VARIATION, chips=int(sys.argv[2]), csv=sys.argv[1], progress=False
@@ -35,43 +24,17 @@ cim.evaluate_chips(
 """
 
 
-class Counting(Classifier):
-    """Counts the chips that are simulated."""
-
-    runs = 0
-
-    def on_test_epoch_end(self):
-        self.runs += 1
-
-
 def evaluate(model, chips=CHIPS, **options):
     return cim.evaluate_chips(trainer(), model, loader(), variation=VARIATION, chips=chips, progress=False, **options)
 
 
 def rows_of(path):
-    try:
-        return read_rows(path)[1]
-    except (OSError, ValueError):
-        return {}
+    return rows_so_far(read_rows, path)
 
 
 def test_only_the_missing_chips_are_simulated_after_a_kill(tmp_path):
     path = tmp_path / "chips.csv"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path), str(CHIPS)],
-        env=environment,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(rows_of(path)) < 2 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_in_the_middle(SCRIPT, [path, CHIPS], lambda: rows_of(path), at_least=2, folder=tmp_path)
     done = len(rows_of(path))
     assert 2 <= done < CHIPS
     model = Counting()

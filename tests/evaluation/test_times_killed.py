@@ -1,12 +1,5 @@
 """An evaluation at several times that is really killed goes on at the next time of the same chip."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,38 +7,25 @@ import lightning_cim as cim
 from lightning_cim.evaluation.journal import CHIP_TIMES
 from lightning_cim.evaluation.retention_result import RetentionResult
 from tests.evaluation.aging import Growing
+from tests.evaluation.killed import Counting, kill_in_the_middle, rows_so_far
 from tests.evaluation.toys import Classifier, loader, trainer
 
-ROOT = Path(__file__).parents[2]
 CHIPS, TIMES = 4, ["1s", "1h", "1d"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*chips are few.*")
 
-# Slow on purpose, so that the kill comes in the middle.
 SCRIPT = """
-import sys, time
+import sys
 import lightning_cim as cim
 from tests.evaluation.aging import Growing
+from tests.evaluation.killed import Slow
 from tests.evaluation.test_times_killed import CHIPS, TIMES
-from tests.evaluation.toys import Classifier, loader, trainer
-
-class Slow(Classifier):
-    def on_test_epoch_end(self):
-        time.sleep(0.2)
+from tests.evaluation.toys import loader, trainer
 
 cim.evaluate_chips(
     trainer(), Slow(), loader(), variation=Growing(), chips=CHIPS, times=TIMES, csv=sys.argv[1], progress=False
 )
 """
-
-
-class Counting(Classifier):
-    """Counts the passes."""
-
-    runs = 0
-
-    def on_test_epoch_end(self):
-        self.runs += 1
 
 
 def evaluate(model, chips=CHIPS, times=TIMES, variation=None, **options):
@@ -56,10 +36,7 @@ def evaluate(model, chips=CHIPS, times=TIMES, variation=None, **options):
 
 
 def rows_of(path):
-    try:
-        return CHIP_TIMES.read(path)[1]
-    except (OSError, ValueError):
-        return {}
+    return rows_so_far(CHIP_TIMES.read, path)
 
 
 def assert_equal(first, second):
@@ -72,21 +49,7 @@ def assert_equal(first, second):
 
 def test_only_the_missing_passes_are_run_after_a_kill(tmp_path):
     path = tmp_path / "chips.csv"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path)],
-        env=environment,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(rows_of(path)) < 4 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_in_the_middle(SCRIPT, [path], lambda: rows_of(path), at_least=4, folder=tmp_path)
     done = list(rows_of(path))
     assert 4 <= len(done) < CHIPS * len(TIMES)
     assert done == [(chip, at) for chip in range(CHIPS) for at in (1.0, 3600.0, 86400.0)][: len(done)]

@@ -1,21 +1,19 @@
 """Programming against a slow loop by hand, its promises, and SWIM on digits."""
 
 import copy
-import random
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import lightning_cim as cim
 from lightning_cim.programming.program import program
 from lightning_cim.programming.sensitivity import sensitivity
 from lightning_cim.programming.verified import VerifiedChip
 from lightning_cim.programming.write_verify import WriteVerify
-from tests.evaluation.toys import Classifier, Data, dataset
+from tests.evaluation.toys import dataset
+from tests.programming.programmed import VALIDATION, programmed
 from tests.programming.toys import (
     NAMES,
     VARIATION,
@@ -27,14 +25,6 @@ from tests.programming.toys import (
     order_by_hand,
     scripted,
 )
-
-QUIET = {"progress": False, "chips": 3}
-VALIDATION = dataset(96, seed=1)
-
-
-def programmed(model, **options):
-    settings = {"sensitivity": scripted(model), "validation": batches(seed=1), **QUIET, **options}
-    return program(model, batches(), settings.pop("variation", VARIATION), **settings)
 
 
 def test_the_curve_equals_a_loop_by_hand():
@@ -176,136 +166,6 @@ def test_baselines_need_no_sensitivity(method):
         assert kept.min() >= left.max()
 
 
-def test_everything_is_given_back():
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
-    model.train()
-    model[1].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    shuffled = DataLoader(dataset(), batch_size=8, shuffle=True)
-    program(model, shuffled, VARIATION, validation=shuffled, verify_fraction=0.5, test=shuffled, **QUIET)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert [module.training for module in model.modules()] == modes
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(type(parameter) is nn.Parameter for parameter in model.parameters())
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.array_equal(np.random.get_state()[1], states[1])
-    assert random.getstate() == states[2]
-
-
-def test_a_network_in_training_mode_is_scored_in_eval_mode():
-    torch.manual_seed(0)
-    model = nn.Sequential(*net()[:2], nn.Dropout(0.8), nn.BatchNorm1d(8), nn.Linear(8, 2)).train()
-    report = program(model, batches(), VARIATION, verify_fraction=0.0, method="random", **QUIET)
-    assert report.curve.ideal == pytest.approx(accuracy(copy.deepcopy(model).eval(), {}, dataset(96)))
-    assert model.training
-
-
-def test_the_validation_data_is_read_once():
-    reads = []
-
-    class Counted:
-        def __iter__(self):
-            reads.append(1)
-            return iter(batches(seed=1))
-
-    programmed(net(), verify_fraction=0.5, validation=Counted())
-    assert len(reads) == 1
-
-
-def test_an_error_in_the_middle_leaves_the_model_clean():
-    model = net()
-    before = copy.deepcopy(model.state_dict())
-    model.train()
-
-    class Broken:
-        def __iter__(self):
-            yield from batches(seed=1)
-            raise RuntimeError("disk")
-
-    with pytest.raises(RuntimeError, match="disk"):
-        programmed(model, verify_fraction=0.5, validation=Broken())
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert type(model[0].weight) is nn.Parameter
-
-
-def test_a_lightning_module_gives_the_same_report():
-    module = Classifier()
-    module.net.load_state_dict(net().state_dict())
-    found = program(
-        module, batches(), VARIATION, validation=batches(seed=1), verify_fraction=0.5, granularity=0.25, **QUIET
-    )
-    alone = program(
-        module.net, batches(), VARIATION, validation=batches(seed=1), verify_fraction=0.5, granularity=0.25, **QUIET
-    )
-    assert found.curve.ideal == alone.curve.ideal
-    assert torch.equal(found.ranking.order, alone.ranking.order)
-    # the parameters have other names, hence other draws
-    assert [f"net.{name}" for name in alone.ranking.shapes] == list(found.ranking.shapes)
-    assert found.curve.scores[0, 0] == pytest.approx(
-        accuracy(
-            module.net,
-            {
-                name.removeprefix("net."): value
-                for name, value in cim.chip_weights(module, cim.Chip(VARIATION, 0, 0)).items()
-            },
-            VALIDATION,
-        )
-    )
-
-
-def test_data_from_a_datamodule():
-    model, data = Classifier(), Data()
-    found = program(model, data, VARIATION, verify_fraction=0.25, **QUIET)
-    alone = program(
-        model, data.train_dataloader(), VARIATION, validation=data.val_dataloader(), verify_fraction=0.25, **QUIET
-    )
-    assert np.array_equal(found.curve.scores, alone.curve.scores)
-    assert "scored on: validation data" in str(found)
-
-
-def test_a_module_without_loaders_is_refused():
-    with pytest.raises(ValueError, match="Classifier has no train_dataloader"):
-        program(Classifier(), Classifier(), VARIATION, verify_fraction=0.25)
-
-
-def test_several_loaders_are_refused():
-    class Two(L.LightningDataModule):
-        def train_dataloader(self):
-            return [batches(), batches()]
-
-    with pytest.raises(ValueError, match="train_dataloader gives 2 loaders"):
-        program(net(), Two(), VARIATION, verify_fraction=0.25)
-
-
-class Regressor(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(4, 1)
-
-    def forward(self, inputs):
-        return self.layer(inputs)
-
-
-def test_a_regression_is_scored_by_its_loss():
-    model = Regressor()
-    inputs = torch.randn(30, 4)
-    with torch.no_grad():
-        data = [(part, model(part)) for part in inputs.split(8)]  # batches of different sizes
-    report = program(model, data, cim.Gaussian(0.5), max_drop=0.01, granularity=0.25, chips=4, progress=False)
-    assert report.curve.score_name == "loss"
-    assert report.curve.ideal == 0.0
-    with torch.no_grad(), cim.on_chip(model, cim.Chip(cim.Gaussian(0.5), 0, 1)):
-        expected = nn.functional.mse_loss(model(inputs), torch.cat([target for _, target in data])).item()
-    assert report.curve.scores[0, 1] == pytest.approx(expected, rel=1e-5)
-    assert (report.scores[report.met] <= 0.01).all()
-    assert report.curve.scores[0].mean() > 0.01
-    assert report.score < report.curve.scores[0].mean()
-
-
 def test_pruned_and_quantised_weights_stay_so():
     model = net()
     sparse, precise = cim.StructuredSparsity("2:4"), cim.MixedPrecision(8, activation_bits=None)
@@ -348,84 +208,6 @@ def test_simulated_cycles_are_counted_weight_by_weight():
             expected = accuracy_on(model, masks, r, VALIDATION, residual=loop)
             assert report.curve.scores[point, r] == pytest.approx(expected)
     assert programmed(model, verify_fraction=0.0, simulate=True).residual == WriteVerify()
-
-
-def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
-    model, path = net(), tmp_path / "runs" / "scores.csv"
-    options = {"max_drop": 0.03, "granularity": 0.125}
-    whole = programmed(model, **options)
-    measured = []
-    from lightning_cim.programming import score
-
-    call = score.Scorer.__call__
-
-    def dying(self, chip=None):
-        if len(measured) == 5:
-            raise KeyboardInterrupt
-        measured.append(chip)
-        return call(self, chip)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(score.Scorer, "__call__", dying)
-        with pytest.raises(KeyboardInterrupt):
-            programmed(model, csv=path, **options)
-    kept = path.read_text()
-    assert kept.count("\n") == 2 + 4  # the first of the five is the ideal
-    path.write_text(kept + "2,0,0.")  # a line that a kill cut off
-    measured.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(score.Scorer, "__call__", lambda self, chip=None: (measured.append(chip), call(self, chip))[1])
-        resumed = programmed(model, csv=path, **options)
-    assert path.read_text().startswith(kept)
-    points = sum(int(np.ceil(stop / 6)) + 1 for stop in whole.stops)
-    assert len(measured) == 1 + points - 4
-    assert np.array_equal(resumed.curve.scores, whole.curve.scores)
-    assert np.array_equal(resumed.stops, whole.stops)
-    # all of it again measures nothing but the ideal
-    measured.clear()
-    monkeypatch.setattr(score.Scorer, "__call__", lambda self, chip=None: (measured.append(chip), call(self, chip))[1])
-    again = programmed(model, csv=path, **options)
-    assert len(measured) == 1
-    assert np.array_equal(again.curve.scores, whole.curve.scores)
-
-
-@pytest.mark.parametrize("change", ["model", "granularity", "variation", "method"])
-def test_a_csv_of_another_run_is_refused(tmp_path, change):
-    model, path = net(), tmp_path / "scores.csv"
-    programmed(model, verify_fraction=0.25, csv=path)
-    options = {
-        "model": {},
-        "granularity": {"granularity": 0.1},
-        "variation": {"variation": cim.Gaussian(0.2)},
-        "method": {"method": "random"},
-    }[change]
-    if change == "model":
-        with torch.no_grad():
-            model[0].bias += 1
-    with pytest.raises(ValueError, match="holds another programming run"):
-        programmed(model, verify_fraction=0.25, csv=path, **options)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("accuracy,1\n", "line 1: not a file of programmed chips"), ("# lightning_cim programming {\n", "line 1: not a")],
-)
-def test_another_file_is_not_overwritten(tmp_path, text, message):
-    path = tmp_path / "scores.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        programmed(net(), verify_fraction=0.25, csv=path)
-    assert path.read_text() == text
-
-
-def test_a_broken_line_is_named(tmp_path):
-    path = tmp_path / "scores.csv"
-    programmed(net(), verify_fraction=0.25, csv=path)
-    lines = path.read_text().splitlines()
-    lines[3] = "0,one,2"
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"scores.csv, line 4: expected 6 numbers, got '0,one,2'"):
-        programmed(net(), verify_fraction=0.25, csv=path)
 
 
 @pytest.mark.parametrize(
@@ -473,42 +255,6 @@ def test_without_variation_every_chip_is_ideal():
     report = programmed(net(), variation=cim.Gaussian(0.0), max_drop=0.0)
     assert (report.curve.scores == report.curve.ideal).all()
     assert report.fraction == 0.0
-
-
-def test_a_loss_that_is_nan_meets_no_budget():
-    model = Regressor()
-    data = [(torch.full((4, 4), float("nan")), torch.zeros(4, 1))]
-    report = program(model, data, VARIATION, max_drop=0.1, granularity=0.5, method="magnitude", chips=2, progress=False)
-    assert not report.met.any()
-    assert (report.stops == 4).all()
-
-
-def test_batches_that_a_step_changes_in_place_are_read_again():
-    class InPlace(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = net()
-
-        def forward(self, inputs):
-            return self.inner(inputs.mul_(-1))
-
-    inputs, labels = dataset(96, seed=1).tensors
-    fresh = [(x, y) for x, y in zip(inputs.split(32), labels.split(32), strict=True)]
-
-    class Copies:
-        def __iter__(self):
-            return iter([(x.clone(), y) for x, y in fresh])
-
-    report = program(InPlace(), Copies(), VARIATION, verify_fraction=0.0, method="random", chips=4, progress=False)
-    turned = TensorDataset(-inputs, labels)
-    assert report.curve.ideal == pytest.approx(accuracy(net(), {}, turned))
-    weights = [cim.chip_weights(InPlace(), cim.Chip(VARIATION, 0, r)) for r in range(4)]
-    expected = [
-        accuracy(net(), {name.removeprefix("inner."): value for name, value in held.items()}, turned)
-        for held in weights
-    ]
-    assert report.curve.scores[0] == pytest.approx(expected)
-    assert min(expected) < 0.4
 
 
 @pytest.mark.slow
