@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_cim.codesign.llm import BackendError
 from lightning_cim.sweep import SweepFile
 from recipes.codesign import main
 
@@ -38,7 +39,8 @@ class TestSearch:
         out, found, _ = tab
         for name in ("metrics.json", "pareto.json", "config.json", "report.html", "curves.png", "pareto.png"):
             assert (out / name).stat().st_size > 0, name
-        assert json.loads((out / "metrics.json").read_text())["thresholds"] == found["thresholds"]
+        assert json.loads((out / "thresholds.json").read_text())["thresholds"] == found["thresholds"]
+        assert (out / "thresholds.json").stat().st_mtime <= min(p.stat().st_mtime for p in out.glob("arms/*/*/*.jsonl"))
         assert {arm: entry["seeds"] for arm, entry in found["arms"].items()} == {
             "evolution": 3,
             "random": 3,
@@ -122,6 +124,17 @@ class TestSearch:
         words = ["--optimizers=[llm]", "--llm.backend=openai", "--llm.options={model: some}"]
         with pytest.raises(ValueError, match="no key: set the environment variable OPENAI_API_KEY"):
             main(["search", "--fast", f"--out={tmp_path}", *words])
+
+    def test_an_endpoint_that_does_not_answer_stops_resumable_or_is_stood_in_for(self, tmp_path):
+        pytest.importorskip("openai")
+        options = "{model: some, base_url: 'http://127.0.0.1:9/v1', max_retries: 0, timeout: 5}"
+        words = ["--optimizers=[llm]", "--llm.backend=openai", f"--llm.options={options}", "--budget=3"]
+        with pytest.raises(BackendError):
+            main(["search", *words, "--llm.on_error=stop", f"--out={tmp_path / 'stop'}"])
+        with pytest.warns(RuntimeWarning, match="stands in for the model"):
+            found = main(["search", *words, f"--out={tmp_path / 'go'}"])
+        assert found["arms"]["llm"]["fallback"] == 1.0
+        assert "not a result about the model" in (tmp_path / "go" / "report.html").read_text()
 
     def test_several_goals_by_optuna(self, tmp_path):
         pytest.importorskip("optuna")

@@ -70,7 +70,7 @@ class OptunaSearch:
         self._sampler()  # a wrong option is reported here, not at the first proposal
 
     def _begin(self) -> None:
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             self._storage = self._optuna.storages.InMemoryStorage()
             directions = list(self._objectives.values()) or ["maximize"]
             self._study = self._optuna.create_study(storage=self._storage, study_name="codesign", directions=directions)
@@ -81,7 +81,7 @@ class OptunaSearch:
 
     def _sampler(self) -> Any:
         seed = int(np.random.SeedSequence((self._seed, self._asked)).generate_state(1)[0])
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             sampler = getattr(self._optuna.samplers, SAMPLERS[self.name])
             if not hasattr(self._optuna.trial.Trial, "set_constraint"):  # optuna 4
                 return sampler(seed=seed, constraints_func=_violation_of, **self._options)
@@ -90,7 +90,7 @@ class OptunaSearch:
     def _draw(self) -> tuple[int, tuple[int, ...]]:
         self._study.sampler = self._sampler()
         self._asked += 1
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             trial = self._study.ask(self._distributions)
         return trial.number, tuple(int(trial.params[name]) for name in self._space.names)
 
@@ -108,7 +108,7 @@ class OptunaSearch:
         for trial in trials:
             codes = self._space.encode(trial.design)
             if not self._running.get(codes):
-                with _quiet(self._optuna):
+                with quiet(self._optuna):
                     self._study.enqueue_trial(dict(zip(self._space.names, codes, strict=True)))
                 self._running[codes] = [self._draw()[0]]
             number = self._running[codes].pop(0)
@@ -118,7 +118,7 @@ class OptunaSearch:
             self._storage.set_trial_user_attr(identity, "violation", _violation(trial))
             self._storage.set_trial_system_attr(identity, "constraints", [_violation(trial)])
             state = self._optuna.trial.TrialState[STATES[trial.status]]
-            with _quiet(self._optuna):
+            with quiet(self._optuna):
                 self._study.tell(number, self._values(trial) if trial.status != "failed" else None, state=state)
 
     def _values(self, trial: Trial) -> list[float]:
@@ -159,7 +159,7 @@ class OptunaSearch:
         check_owner(state, self.name)
         self._begin()
         states = self._optuna.trial.TrialState
-        with _quiet(self._optuna):
+        with quiet(self._optuna):
             for number, found in enumerate(state["trials"]):
                 kept = {**found, "state": states[found["state"]], "distributions": self._distributions}
                 self._study.add_trial(self._optuna.trial.create_trial(**kept))
@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
+def quiet(optuna: Any) -> Iterator[None]:
     """Without the log line of every study, and without a warning for every use of a stable experiment."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,1 @@
+"""Co-design of networks and compute-in-memory hardware: data, devices, evaluator, study and report."""
