@@ -10,7 +10,7 @@ from lightning_cim.codesign.objective import Objective
 from lightning_cim.codesign.optimizers import Optimizer, Proposal, make_optimizer
 from lightning_cim.codesign.pareto import pareto_front
 from lightning_cim.codesign.result import SearchResult
-from lightning_cim.codesign.search import CoDesignSearch
+from lightning_cim.codesign.search import CoDesignSearch, guarded
 from lightning_cim.codesign.shared import SharedSearch
 from lightning_cim.codesign.space import Design, Slot, Space
 from lightning_cim.codesign.speedup import (
@@ -51,6 +51,7 @@ __all__ = [
     "Winner",
     "best_at",
     "budget_ratio",
+    "guarded",
     "hardware_cost",
     "make_optimizer",
     "pareto_front",

@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
-from lightning_cim.codesign import Evaluator, SharedSearch, Space, speed_up_table, to_wandb_sweep
+from lightning_cim.codesign import Evaluator, SharedSearch, Space, guarded, speed_up_table, to_wandb_sweep
 from lightning_cim.codesign.cost import HardwareCost, design_cost, hardware_of, network_of
-from lightning_cim.codesign.search import guarded
 from lightning_cim.sweep import report
 from recipes._tables import text
 from recipes.hardware_search import outcome

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cim.codesign import CoDesignSearch
-from lightning_cim.codesign.llm import LLMOptimizer
-from lightning_cim.codesign.llm.callable_backend import CallableBackend
+from lightning_cim.codesign.llm import CallableBackend, LLMOptimizer
 from recipes.hardware_search.problems import Problem
 
 LABEL = "rule-based expert; no language model"
