@@ -6,7 +6,8 @@ both into Q'. At a point x with spatial features F_S(x) in R^{N x C},
     sigma(x) = base(x) + sum_n w . phi(W [softmax(Q' F_S(x)^T / sqrt C) Q']_n + b)
 
 (CryoFormer, arXiv 2303.16254; norms, heads, residuals, N, C and the width of the last layer are not published). phi is
-a leaky ReLU: behind a plain one all units died while the encoder knew nothing yet and every motion was noise.
+a leaky ReLU: with a plain one some fits moved nothing at all, presumably because their units died while the encoder
+knew nothing yet.
 """
 
 from __future__ import annotations
@@ -96,12 +97,11 @@ class DeformationDecoder(nn.Module):
         if values not in ("features", "queries"):
             raise ValueError(f"values={values!r}: want 'features' or 'queries'")
         self.queries = nn.Parameter(torch.randn(queries, channels))
-        self.norm = nn.LayerNorm(channels)
         self.blocks = nn.ModuleList(DeformationBlock(channels, heads, values) for _ in range(blocks))
 
     def forward(self, features: Tensor) -> Tensor:
         """Bent queries Q' (b, N, C) from deformation features F_D (b, N, C)."""
-        queries, features = self.queries.expand(len(features), -1, -1), self.norm(features)
+        queries = self.queries.expand(len(features), -1, -1)
         for block in self.blocks:
             queries = block(queries, features)
         return queries

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from recipes.cryo_em.deformation import AttentionHead, DeformationDecoder, PerceptronDecoder, PerceptronHead, Values
 from recipes.cryo_em.encoders import ImageEncoder
@@ -13,6 +14,9 @@ from recipes.cryo_em.poses import PoseMode, poses_of
 from recipes.cryo_em.smoothing import Smoothing
 from recipes.cryo_em.support import check, positions_of, sphere
 from recipes.cryo_em.volumes import FeatureTable, HashVolume
+
+FOLLOW = 0.02
+"""Share of a batch's mean latent in the reference."""
 
 
 class CryoFormer(nn.Module):
@@ -39,7 +43,8 @@ class CryoFormer(nn.Module):
 
     Attributes:
         support: bool (D, D, D).
-        base: (D, D, D), what all states share.
+        base: (D, D, D), the map of the mean latent.
+        reference: (1, N, C), the mean latent: a running mean over batches of training.
 
     Raises:
         ValueError: Options out of range or unknown.
@@ -53,6 +58,7 @@ class CryoFormer(nn.Module):
 
     support: Tensor
     positions: Tensor
+    reference: Tensor
 
     def __init__(
         self,
@@ -98,6 +104,7 @@ class CryoFormer(nn.Module):
             else HashVolume(size, queries, channels)
         )
         self.smoothing = Smoothing(smooth)
+        self.register_buffer("reference", torch.zeros(1, queries, channels))
         self.base = nn.Parameter(torch.zeros(size, size, size))
         self._place(support)
 
@@ -132,12 +139,22 @@ class CryoFormer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Deformation features F_D, the latent, (b, N, C) of standardised images (b, D, D)."""
-        return self.encoder(images).view(len(images), self.queries, self.channels)  # type: ignore[no-any-return]
+        """Deformation features F_D, the latent, (b, N, C) of standardised images (b, D, D); each row has variance 1."""
+        return layer_norm(self.encoder(images).view(len(images), self.queries, self.channels), (self.channels,))
+
+    @torch.no_grad()
+    def follow(self, latents: Tensor) -> None:
+        """Let the reference follow the mean of a training batch of latents (b, N, C)."""
+        self.reference.lerp_(latents.detach().mean(0, keepdim=True), FOLLOW)
 
     def deformations(self, latents: Tensor) -> Tensor:
-        """What each latent (b, N, C) adds to the base, (b, M), on the support's voxels."""
-        return self.smoothing(self.head(self.decoder(latents), self.volume()))  # type: ignore[no-any-return]
+        """What each latent (b, N, C) adds to the base, (b, M), on the support's voxels: nothing at the reference.
+
+        Without that zero point whatever the decoder adds to all images alike, noise of its features above all, makes
+        the mean map worse than the consensus was.
+        """
+        added = self.head(self.decoder(torch.cat([latents, self.reference])), self.volume())
+        return self.smoothing(added[:-1] - added[-1:])  # type: ignore[no-any-return]
 
     def densities(self, latents: Tensor) -> Tensor:
         """Densities (b, M) of latents (b, N, C) on the support's voxels, in the order of ``support.nonzero()``."""

@@ -14,7 +14,6 @@ from torch import Tensor
 import lightning_cim as cim
 from recipes.cryo_em.consensus import consensus
 from recipes.cryo_em.deformation import Values
-from recipes.cryo_em.encoders import ImageEncoder, Spectrum
 from recipes.cryo_em.loss import Domain, ImageLoss
 from recipes.cryo_em.maps import read_map
 from recipes.cryo_em.model import CryoFormer
@@ -22,7 +21,6 @@ from recipes.cryo_em.poses import GivenPoses, Pose, PoseEncoder, PoseMode, Refin
 from recipes.cryo_em.projector import Projector
 from recipes.cryo_em.schedule import Schedule
 from recipes.cryo_em.support import check, support_of
-from recipes.cryo_em.symmetry import VIEWS, Views
 
 CROSSBARS = cim.Mapping(
     targets=(),
@@ -47,7 +45,7 @@ class Rates:
         pose_from: Share of the run that takes poses as given.
     """
 
-    encoder: float = 5e-4
+    encoder: float = 1e-3
     decoder: float = 3e-3
     base: float = 1e-3
     poses: float = 1e-3
@@ -77,15 +75,15 @@ class CryoModule(L.LightningModule):
         encoder_width: Of the hidden layers.
         encoder_depth: How many.
         smooth: Standard deviation in voxels of a blur of what images add to the base.
+        latent_noise: Standard deviation of what is added to latents, whose variance is 1, while training.
         rates: Learning rates.
         loss: ``fourier``: all pixels; ``real``: those in a circle.
         loss_radius: Of that circle, as a share of half the box.
         oversampling: Of the projector's grid.
-        views: Whether images are turned by 90 degrees and mirrored at random, their poses with them.
         threshold: Of the support, as a share of the consensus map's 99.9 % quantile.
         dilation: Voxels by which the support grows beyond that.
         mask: An .mrc file with a support to use instead.
-        seed: Of first weights and of the views.
+        seed: Of first weights and of the noise of latents.
 
     Attributes:
         model: The CryoFormer.
@@ -113,11 +111,11 @@ class CryoModule(L.LightningModule):
         encoder_width: int = 128,
         encoder_depth: int = 10,
         smooth: float = 0.7,
+        latent_noise: float = 0.5,
         rates: Rates = Rates(),
         loss: Domain = "fourier",
         loss_radius: float = 0.95,
         oversampling: int = 2,
-        views: bool = True,
         threshold: float = 0.12,
         dilation: int = 1,
         mask: str | None = None,
@@ -146,9 +144,8 @@ class CryoModule(L.LightningModule):
             self.model = build(self.settings)
         self.projector = Projector(size, oversampling)
         self.loss = ImageLoss(size, loss, loss_radius)
-        self.views = Views(size) if views else None
         self.threshold, self.dilation, self.mask, self.seed = threshold, dilation, mask, seed
-        self.rates = rates
+        self.rates, self.latent_noise = rates, latent_noise
         self.schedule = self._schedule(1)  # rates out of range end here, not when fitting begins
         self.register_buffer("prepared", torch.tensor(False))
 
@@ -171,23 +168,11 @@ class CryoModule(L.LightningModule):
                 mask = check(read_map(self.mask)[0], model.size)
             except ValueError as error:
                 raise ValueError(f"{self.mask}: {error}") from None
-        power = Spectrum(model.size)
-        images: list[Tensor] = []
-
-        def seen(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            if not images:
-                images.append(batch["image"])
-            return power.add(batch)
-
-        found = consensus((seen(batch) for batch in batches), model.size, self.device)
+        found = consensus(batches, model.size, self.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model.set_support(support_of(found, self.threshold, self.dilation) if mask is None else mask)
             model.base.copy_(found)
-            for encoder in (part for part in model.modules() if isinstance(part, ImageEncoder)):
-                encoder.filter.copy_(power.wiener())
-            # An untrained decoder adds a random map to all images alike. It would take the whole fit to unlearn that.
-            model.base[model.support] -= model.deformations(model.encode(images[0].to(self.device))).mean(0)
         self.prepared.fill_(True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -228,13 +213,11 @@ class CryoModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error of the predicted images."""
-        if self.views is not None:
-            batch = self._turned(self.views, batch)
         given, own = Pose(batch["rotation"], batch["shift"]), not isinstance(self.model.poses, GivenPoses)
         joint = self.global_step >= self.schedule.pose_begin
         pose, aside = given, None
         if own and (joint or isinstance(self.model.poses, PoseEncoder)):
-            found = self._pose(batch, given)
+            found = self.model.poses(batch["image"], given, batch["index"])
             pose, aside = (found, None) if joint else (given, pose_loss(found, given))
         error = self.loss(self.predict(batch, pose), batch["image"])
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -243,36 +226,15 @@ class CryoModule(L.LightningModule):
 
     def predict(self, batch: Batch, pose: Pose) -> Tensor:
         """Spectra (b, D, D // 2 + 1) of the images that the model expects to see."""
-        densities = self.model.densities(self.model.encode(batch["image"]))
+        latents = self.model.encode(batch["image"])
+        if self.training:
+            self.model.follow(latents)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            latents = latents + self.latent_noise * noise
+        densities = self.model.densities(latents)
         spectrum = self.projector(densities, self.model.positions, pose.rotation, pose.shift)
         return spectrum * batch["ctf"] if "ctf" in batch else spectrum  # type: ignore[no-any-return]
-
-    def _pose(self, batch: Batch, given: Pose) -> Pose:
-        """The model's own pose of images that may have been turned."""
-        if self.views is None or not isinstance(self.model.poses, RefinedPoses):
-            return self.model.poses(batch["image"], given, batch["index"])  # type: ignore[no-any-return]
-        # Corrections belong to the image as it was: refine that pose, then turn it.
-        untouched = Pose(batch["untouched_rotation"], batch["untouched_shift"])
-        refined = self.model.poses(batch["image"], untouched, batch["index"])
-        return Pose(
-            self.views.rotations(refined.rotation, batch["views"]), self.views.shifts(refined.shift, batch["views"])
-        )
-
-    def _turned(self, views: Views, batch: Batch) -> Batch:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        chosen = torch.randint(VIEWS, (len(batch["image"]),), generator=generator).to(self.device)
-        turned = {
-            **batch,
-            "views": chosen,
-            "image": views.images(batch["image"], chosen),
-            "rotation": views.rotations(batch["rotation"], chosen),
-            "shift": views.shifts(batch["shift"], chosen),
-            "untouched_rotation": batch["rotation"],
-            "untouched_shift": batch["shift"],
-        }
-        if "ctf" in batch:
-            turned["ctf"] = views.transfer(batch["ctf"], chosen)
-        return turned
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Error on images that were not trained on, in the poses they are given."""

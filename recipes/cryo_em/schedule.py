@@ -28,11 +28,11 @@ class Schedule:
     Example:
         >>> schedule = Schedule(1000, rise=0.1)
         >>> [round(schedule.lr("encoder", step), 6) for step in (0, 99, 550, 999)]
-        [5e-06, 0.0005, 0.000263, 2.5e-05]
+        [1e-05, 0.001, 0.000525, 5e-05]
     """
 
     steps: int
-    encoder: float = 5e-4
+    encoder: float = 1e-3
     decoder: float = 3e-3
     base: float = 1e-3
     poses: float = 1e-3

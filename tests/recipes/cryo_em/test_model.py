@@ -139,3 +139,15 @@ def test_feature_table_is_the_parameter():
 def test_unknown_options(options, said):
     with pytest.raises(ValueError, match=said):
         tiny(**options)
+
+
+def test_latents_have_variance_one_and_the_reference_moves_nothing():
+    torch.manual_seed(0)
+    model = CryoFormer(8, 3.0, encoder_depth=2)
+    latents = model.encode(torch.randn(5, 8, 8))
+    assert torch.allclose(latents.var(-1, unbiased=False), torch.ones(5, 4), atol=1e-3)
+    for _ in range(400):
+        model.follow(latents)
+    assert torch.allclose(model.reference, latents.mean(0, keepdim=True), atol=1e-3)
+    still = model.deformations(model.reference)
+    assert still.abs().max() < 1e-6 < model.deformations(latents).abs().max()
