@@ -12,8 +12,8 @@ WINDOW = 0.85
 class ImageEncoder(nn.Module):
     """Residual multilayer perceptron over the pixels in a circle.
 
-    Each layer but the first adds to what it gets. Normalising layers and a Wiener filter before them were tried: after as
-    many steps the order of conformations was much worse.
+    Each layer but the first adds to what it gets. With normalising layers, or behind a Wiener filter, the order of
+    conformations was much worse after as many steps.
 
     Args:
         size: Box size D in pixels.
