@@ -186,20 +186,18 @@ def flexibility(
     figure = Figure(figsize=(2.3 * 3 + 0.4, 0.3 + 2.4 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 3, squeeze=False)
     for row, name in zip(axes, names, strict=True):
+        found = (scores or {}).get(name, {})
+        said = [f"{text} {value:.2f}" for key, text in _WORDS.items() if (value := found.get(key)) is not None]
         top = float(maps[name].max()) or 1.0
         for axis, ax in enumerate(row):
             picture = maps[name].amax(axis)[_window(support, axis)].numpy()
             ax.imshow(picture, origin="lower", cmap="inferno", vmin=0, vmax=top, interpolation="bilinear")
             bare(ax)
             if ax is row[0]:
-                ax.set_ylabel(titles[name])
+                ax.set_ylabel("\n".join([titles[name], *said]))
             if name == names[0]:
                 ax.set_xlabel("along " + "zyx"[axis])
                 ax.xaxis.set_label_position("top")
-        found = (scores or {}).get(name, {})
-        said = [f"{text} {value:.2f}" for key, text in _WORDS.items() if (value := found.get(key)) is not None]
-        if said:
-            row[1].set_title(", ".join(said), fontsize=9)
     return figure
 
 
