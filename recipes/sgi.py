@@ -107,7 +107,7 @@ def main(args: ArgsType = None) -> Any:
         SgiModule, ImageData, args=args, save_config_callback=None, trainer_defaults=defaults, parser_kwargs=more
     )
     found = getattr(cli, "found", None)
-    report(found or {})
+    report({name: value for name, value in (found or {}).items() if name != "config"})
     return found
 
 

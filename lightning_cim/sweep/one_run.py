@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -72,7 +73,7 @@ def execute(sweep: SweepFile, index: int, values: Values, folder: Path) -> Run:
             "WANDB_MODE": "offline",
             "WANDB_DIR": str(folder.resolve()),
             "WANDB_RUN_GROUP": sweep.name,
-            RUN_ID: f"{sweep.name}-{index:04d}",
+            RUN_ID: f"{sweep.name}-{_short(folder.parent)}-{index:04d}",
             METRICS_FILE: str(metrics.resolve()),
         }
         begin = time.monotonic()
@@ -87,6 +88,11 @@ def execute(sweep: SweepFile, index: int, values: Values, folder: Path) -> Run:
         part.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
         part.replace(folder / "run.json")
         return run
+
+
+def _short(folder: Path) -> str:
+    """Six digits that tell the runs of one sweep's folder from those of another's."""
+    return hashlib.blake2b(str(folder.resolve()).encode(), digest_size=3).hexdigest()
 
 
 @contextmanager

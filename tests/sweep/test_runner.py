@@ -63,7 +63,8 @@ def test_a_grid_runs_every_point_once_and_knows_the_best(sweep, tmp_path):
     assert [run.values for run in result.runs] == [{"x": x} for x in range(4)]
     assert [run.metrics for run in result.runs] == [{"score": 1 - (x - 2) ** 2, "other": x} for x in range(4)]
     assert result.best.index == 2
-    assert log_of(tmp_path) == [f"toy-000{x} offline" for x in range(4)]
+    (short,) = {line.split("-")[1] for line in log_of(tmp_path)}
+    assert log_of(tmp_path) == [f"toy-{short}-000{x} offline" for x in range(4)]
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
     assert [row["score"] for row in rows] == ["-3.0", "0.0", "1.0", "0.0"]
     assert run_offline(sweep(), tmp_path / "out") == result
