@@ -193,7 +193,7 @@ def test_variation_on_the_command_line_changes_the_fit(trained, tmp_path):
 
 def test_fast_loses_to_options_beside_it_and_wins_over_configs(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(run, "fit", lambda *given: seen.update(config=given[4]))
+    monkeypatch.setattr(run, "fit", lambda *given: seen.update(config=given[4]) or {})
     config = tmp_path / "x.yaml"
     config.write_text("data: {size: 96, counts: {train: 50}}\n")
     main(["fit", f"--config={config}", "--fast", "--trainer.max_epochs=9", f"--out={tmp_path / 'run'}"])
