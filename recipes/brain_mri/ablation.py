@@ -39,7 +39,7 @@ from recipes.brain_mri.residuals import Kind
 
 Fit = Callable[[list[str]], Any]
 
-FAST = Settings(size=64, train=6, val=2, test=3, epochs=2)
+FAST = Settings(size=64, train=6, val=2, test=3, epochs=2, bottleneck_epochs=2)
 """What ``--fast`` stands for, with one seed and one contrast: it shows that everything runs, and nothing else."""
 
 

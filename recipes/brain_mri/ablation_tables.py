@@ -86,6 +86,7 @@ class Table:
     def about(self, settings: Settings) -> str:
         """Data and training in one paragraph."""
         seconds = [found["train_cpu_seconds"] for found in self.results.values()]
+        epochs = {job.arch: settings.epochs_of(job.arch) for job in self.results}
         return (
             f"{settings.source} volumes of {settings.size} x {settings.size} pixels, noise {settings.noise:g};"
             f" {settings.train} healthy subjects to train on, {settings.val} volumes for each threshold,"
