@@ -7,12 +7,18 @@ ECG_DATA ?= ../shared/data/iegm/iegm_strips.npz
 CIFAR_DATA ?= ../shared/data/cifar10/cifar10_subset.npz
 JOBS ?= 2
 SIGMAS ?= [0.2]
+# The peers need another torch, hence an environment of their own (Python 3.10 to 3.12).
+PEERS_VENV ?= .venv-peers
+PEERS_PYTHON ?= $(PYTHON)
+PEERS_PY := $(PEERS_VENV)/bin/python
+PEERS_PINS := benchmarks/peers_requirements.txt
+PEERS_STAMP := $(PEERS_VENV)/.peers-$(shell cksum < $(PEERS_PINS) | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench ecg-real clean
+.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench bench-peers ecg-real clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # The stamp is named after pyproject.toml's checksum: set-up runs again exactly when the dependencies changed. The
 # project itself is found through PYTHONPATH, so clones that share one environment do not see each other's code.
@@ -46,7 +52,7 @@ iqa-ablation: setup ## training loss x map x inversion x network, T2 and FLAIR, 
 sweep-demo: setup ## a sweep file run offline, with its table and picture (about three minutes)
 	$(PY) -m lightning_cim.sweep recipes/sweeps/sgi.yaml --offline --out=runs/sweep-demo
 
-bench: setup ## the benchmarks that the README's performance table prints
+bench: setup bench-peers ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/injection.py
 	$(PY) benchmarks/monte_carlo.py
 	$(PY) benchmarks/neft.py
@@ -57,6 +63,19 @@ bench: setup ## the benchmarks that the README's performance table prints
 	$(PY) benchmarks/fusion_quality.py
 	$(PY) benchmarks/cryo.py
 	$(PY) benchmarks/codesign_cost.py
+	$(PY) benchmarks/scale.py
+
+# aihwkit-lightning asks for another torch than aihwkit's wheel was built for, hence --no-deps.
+$(PEERS_STAMP): $(PEERS_PINS)
+	test -x $(PEERS_PY) || $(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	@echo "installing the peers of the benchmark (7.5 GB) ..."
+	$(PEERS_PY) -m pip install --quiet --only-binary=aihwkit -c $(PEERS_PINS) aihwkit torchvision lightning rich
+	$(PEERS_PY) -m pip install --quiet --no-deps -c $(PEERS_PINS) aihwkit-lightning
+	rm -f $(PEERS_VENV)/.peers-*
+	touch $@
+
+bench-peers: $(PEERS_STAMP) ## beside aihwkit, aihwkit-lightning and plain PyTorch, one table (7.5 GB environment of its own)
+	OMP_NUM_THREADS=1 $(PEERS_PY) benchmarks/peers.py --wide --out=runs/peers
 
 lint: setup ## ruff
 	$(PY) -m ruff check .
