@@ -26,9 +26,9 @@ from recipes.gaussian_image.seeds import density_of
 
 DENSITY_POWER = 1.2
 """How much closer the baselines' Gaussians lie at the start where the image changes; tuned like SGI's seeds."""
-SGI_FIXED_BYTES = 3400
+SGI_FIXED_BYTES = 2300
 """About what networks, hash grid and headers take at `SgiModule`'s defaults."""
-SGI_BYTES_PER_GAUSSIAN = 3.3
+SGI_BYTES_PER_GAUSSIAN = 3.2
 """About, at `SgiModule`'s defaults."""
 FIXED_BYTES = 700
 """About what codebooks, tables and headers of a quantised GaussianImage take."""

@@ -28,6 +28,9 @@ CROSSBARS = cim.Mapping(targets=(), include=("structured.color_mlp", "structured
 LEAST_RATED_SEEDS = 4096
 """The rate term of each step counts 5 % of all seeds, but at least so many."""
 
+TYPICAL_RMSE = 0.03
+"""Root of the mean squared error, that of 30.5 dB, at which the losses ``psnr`` and ``rmse`` weigh a bit alike."""
+
 
 class Rate(NamedTuple):
     """How many bits an ideal coder needs.
@@ -77,15 +80,17 @@ class SgiModule(L.LightningModule):
         num_seeds: Seeds.
         k: Gaussians a seed.
         feat_dim: Numbers of a seed's feature.
-        hidden: Neurons between the layers of the colour and the shape network.
-        context_hidden: Likewise of the entropy model.
+        hidden: Neurons between the two layers of the colour and of the shape network; 0: each is a single layer, which
+            a short run learns better.
+        context_hidden: Neurons between the layers of the entropy model.
         levels: Sizes that are fitted one after another, 1 to 4.
         hash: Size of the entropy model's hash grid.
         density_power: How much closer seeds lie where the image changes. 0: evenly.
         steps: Base quantisation steps of features, scalings and offsets.
         rate_weight: Of a bit per attribute against the picture's error: the knob between quality and size.
-        loss: ``rmse``: half the root of the mean squared error, whose gradient is that of PSNR but for a factor that
-            changes slowly; ``l1``: mean absolute error, the authors'.
+        loss: ``psnr``: logarithm of the mean squared error, so that a bit is worth as many dB in every image; ``rmse``:
+            half the root of the mean squared error, for which bits are dear where an image is easy; ``l1``: mean
+            absolute error, the authors'.
         rate_from: Share of the run after which the rate term is on and steps adapt.
         round_from: Share of the run after which attributes are rounded instead of noisy.
         decay_from: Share of the run after which learning rates fall to zero along a half cosine.
@@ -105,14 +110,14 @@ class SgiModule(L.LightningModule):
         num_seeds: int = 600,
         k: int = 5,
         feat_dim: int = 16,
-        hidden: int = 16,
+        hidden: int = 0,
         context_hidden: int = 4,
         levels: int = 3,
         hash: HashConfig = HashConfig(),  # noqa: B008 - frozen
         density_power: float = 1.2,
         steps: tuple[float, float, float] = (1.0, 0.2, 0.5),
         rate_weight: float = 1.5e-3,
-        loss: Literal["rmse", "l1"] = "rmse",
+        loss: Literal["psnr", "rmse", "l1"] = "psnr",
         rate_from: float = 0.2,
         round_from: float = 0.8,
         decay_from: float = 0.8,
@@ -126,6 +131,7 @@ class SgiModule(L.LightningModule):
             raise ValueError(f"the image has shape {tuple(image.shape)}; want (height, width, 3)")
         if authors:
             steps, loss, density_power = (1.0, 0.5 ** (levels - 1), 0.2), "l1", 0.0
+            hidden = hidden or feat_dim
         if rate_weight < 0:
             raise ValueError(f"rate_weight={rate_weight} must not be negative")
         config = SgiConfig(
@@ -151,7 +157,7 @@ class SgiModule(L.LightningModule):
         self.rasterize = rasterizer(backend)
         self.pyramid = pyramid(image, levels)
         self.rate_weight, self.loss, self.seed, self.authors = rate_weight, loss, seed, authors
-        self._shares = {"rate_from": rate_from, "round_from": round_from, "decay_from": decay_from}
+        self._shares = rate_from, round_from, decay_from
         self._lr_scale = lr_scale
         self.schedule = self._schedule(1)  # options out of range end here, not when fitting begins
 
@@ -159,7 +165,7 @@ class SgiModule(L.LightningModule):
         levels = self.structured.config.levels
         if self.authors:
             return Schedule.published(steps, levels, self._lr_scale)
-        return Schedule(steps, levels, **self._shares, scale=self._lr_scale)
+        return Schedule(steps, levels, *self._shares, scale=self._lr_scale)
 
     def setup(self, stage: str) -> None:
         """Learn the length of the run."""
@@ -197,16 +203,21 @@ class SgiModule(L.LightningModule):
         attributes, rate = self._disturbed(stage, generator)
         picture = self.structured.render(attributes, stage.level, self.rasterize)
         target = self.pyramid[stage.level].to(picture.device)
-        error = picture - target
-        mse = error.square().mean()
-        loss = error.abs().mean() if self.loss == "l1" else mse.clamp_min(1e-12).sqrt() / 2
+        mse = (picture - target).square().mean().clamp_min(1e-12)
+        loss = self._error(picture - target, mse)
         if self.global_step % self._log_every == 0:
-            self.log("psnr", -10 * mse.detach().clamp_min(1e-12).log10(), prog_bar=True)
+            self.log("psnr", -10 * mse.detach().log10(), prog_bar=True)
         if rate is None:
             return loss
         if self.global_step % self._log_every == 0:
             self.log("bpp", rate.total / self.pyramid[0][..., 0].numel(), prog_bar=True)
         return loss + self.rate_weight * rate.per_attribute
+
+    def _error(self, difference: Tensor, mse: Tensor) -> Tensor:
+        """How far the picture is from the image, as `loss` measures it."""
+        if self.loss == "l1":
+            return difference.abs().mean()
+        return mse.sqrt() / 2 if self.loss == "rmse" else TYPICAL_RMSE / 4 * mse.log()
 
     @property
     def _log_every(self) -> int:

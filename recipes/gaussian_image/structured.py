@@ -33,8 +33,8 @@ class SgiConfig:
         num_seeds: Seeds.
         k: Gaussians a seed.
         feat_dim: Numbers of a seed's feature.
-        hidden: Neurons between the layers of the colour and the shape network.
-        context_hidden: Likewise of the entropy model.
+        hidden: Neurons between the two layers of the colour and of the shape network; 0: each is a single layer.
+        context_hidden: Neurons between the layers of the entropy model.
         hash: Size of the entropy model's hash grid.
         position_seed: Of the seeds' positions.
         density: Where seeds lie closer; see `seeds.density_of`. Empty: the same everywhere.
@@ -54,7 +54,7 @@ class SgiConfig:
     num_seeds: int = 600
     k: int = 5
     feat_dim: int = 16
-    hidden: int = 16
+    hidden: int = 0
     context_hidden: int = 4
     hash: HashConfig = field(default_factory=HashConfig)
     position_seed: int = 0
@@ -65,8 +65,8 @@ class SgiConfig:
     authors: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.levels, self.num_seeds, self.k, self.feat_dim, self.hidden, self.context_hidden) < 1:
-            raise ValueError("levels, num_seeds, k, feat_dim, hidden and context_hidden must be at least 1")
+        if min(self.levels, self.num_seeds, self.k, self.feat_dim, self.context_hidden) < 1 or self.hidden < 0:
+            raise ValueError("levels, num_seeds, k, feat_dim and context_hidden must be at least 1, hidden at least 0")
         if min(self.size(self.levels - 1)) < 1:
             raise ValueError(f"an image of {self.height} x {self.width} pixels has no {self.levels} levels")
         if min(self.step_f, self.step_s, self.step_d) <= 0:
@@ -239,6 +239,8 @@ class StructuredImage(nn.Module):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    if hidden == 0:
+        return nn.Sequential(nn.Linear(inputs, outputs))
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 

@@ -64,9 +64,10 @@ def test_only_what_a_part_names_lies_on_devices(decoder):
 
 
 def test_training_injects_into_nothing_of_the_entropy_model():
-    module = SgiModule(torch.rand(16, 16, 3), num_seeds=8, levels=1)
-    names = [target.name for target in CROSSBARS.resolve(module)]
-    assert names == [f"structured.{net}_mlp.{layer}.weight" for net in ("color", "shape") for layer in (0, 2)]
+    for hidden, layers in ((0, (0,)), (16, (0, 2))):
+        module = SgiModule(torch.rand(16, 16, 3), num_seeds=8, levels=1, hidden=hidden)
+        names = [target.name for target in CROSSBARS.resolve(module)]
+        assert names == [f"structured.{net}_mlp.{layer}.weight" for net in ("color", "shape") for layer in layers]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 import lightning_cim as cim
 from recipes.gaussian_image.hash_grid import HashConfig
-from recipes.gaussian_image.module import CROSSBARS, SgiModule, load_structured, psnr
+from recipes.gaussian_image.module import CROSSBARS, TYPICAL_RMSE, SgiModule, load_structured, psnr
 
 
 def picture(size=64):
@@ -104,8 +104,21 @@ def test_the_rate_weight_trades_quality_for_size():
     assert bad < good
 
 
+def test_a_bit_is_worth_as_many_db_in_every_image():
+    fitted, weights = module(), []
+    for rmse in (TYPICAL_RMSE, TYPICAL_RMSE / 10):
+        mse = torch.tensor(rmse**2, requires_grad=True)
+        (slope,) = torch.autograd.grad(fitted._error(torch.zeros(1), mse), mse)
+        weights.append(slope.item() * rmse**2)  # of a relative change, which is a change in dB
+    assert weights[0] == pytest.approx(weights[1])
+    mse = torch.tensor(TYPICAL_RMSE**2, requires_grad=True)
+    (slope,) = torch.autograd.grad(module(loss="rmse")._error(torch.zeros(1), mse), mse)
+    assert slope.item() * TYPICAL_RMSE**2 == pytest.approx(weights[0])
+
+
 def test_authors_behaviour_runs_and_differs():
-    fitted = module(authors=True)
+    fitted = module(authors=True, hidden=0)
+    assert fitted.structured.config.hidden == fitted.structured.config.feat_dim
     trainer(30).fit(fitted, loader(30))
     assert fitted.schedule.rate_from == 0.8
     assert fitted.structured.config.density == ()

@@ -27,9 +27,9 @@ def make(config=SMALL):
 
 
 @pytest.mark.parametrize("level", [0, 2])
-@pytest.mark.parametrize("authors", [False, True])
-def test_gaussians_equal_the_loop_over_seeds(level, authors):
-    model = make(dataclasses.replace(SMALL, authors=authors))
+@pytest.mark.parametrize("changes", [{}, {"authors": True}, {"hidden": 0}], ids=str)
+def test_gaussians_equal_the_loop_over_seeds(level, changes):
+    model = make(dataclasses.replace(SMALL, **changes))
     with torch.no_grad():
         f, s, d = model.attributes()
         means, conics, colors = model.gaussians(model.attributes(), level)
@@ -55,6 +55,15 @@ def test_gaussians_equal_the_loop_over_seeds(level, authors):
                     conics[n], [inverse[0, 0], inverse[0, 1], inverse[1, 1]], rtol=2e-3, atol=1e-5
                 )
                 torch.testing.assert_close(colors[n], model.color_mlp(f[i]).view(3, 3)[k])
+
+
+def test_networks_of_a_single_layer_are_linear_in_the_feature():
+    model = make(dataclasses.replace(SMALL, hidden=0))
+    one, other = torch.rand(2, 6)
+    for mlp in (model.color_mlp, model.shape_mlp):
+        assert len(list(mlp.parameters())) == 2
+        torch.testing.assert_close(mlp((one + other) / 2), (mlp(one) + mlp(other)) / 2)
+    assert model.network_bytes == 2 * (2 * (6 * 9 + 9) + 4 * 4 + 4 + 4 * 35 + 35)
 
 
 def test_authors_first_values():
@@ -137,7 +146,12 @@ def test_chips_hold_the_networks_that_make_gaussians_and_nothing_else():
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"num_seeds": 0}, "at least 1"), ({"height": 1}, "has no 3 levels"), ({"step_d": 0.0}, "must be positive")],
+    [
+        ({"num_seeds": 0}, "at least 1"),
+        ({"hidden": -1}, "hidden at least 0"),
+        ({"height": 1}, "has no 3 levels"),
+        ({"step_d": 0.0}, "must be positive"),
+    ],
 )
 def test_configs_that_make_no_model_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):

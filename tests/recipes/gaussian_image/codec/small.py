@@ -33,7 +33,7 @@ def small_model(config=CONFIG, seed=0):
             model.context.mlp[2].bias[first : first + 4] = 1.0
             model.context.mlp[2].weight[total + first : total + first + 4] = 0.0
             model.context.mlp[2].bias[total + first : total + first + 4] = -2.0
-            model.color_mlp[2].bias.uniform_(0, 0.5)
+            model.color_mlp[-1].bias.uniform_(0, 0.5)
             drawn = {kind: s.mean + s.scale * torch.randn(s.mean.shape) for kind, s in model.context().items()}
             model.feature.copy_(drawn[KINDS[0]])
             model.log_scale.copy_(drawn[KINDS[1]].abs().clamp(0.2, 3).log())

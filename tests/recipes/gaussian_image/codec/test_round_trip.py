@@ -28,7 +28,14 @@ def same(attributes, others):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"authors": True}, {"levels": 1, "k": 1}, {"num_seeds": 1}, {"height": 64, "width": 64, "feat_dim": 1}],
+    [
+        {},
+        {"authors": True},
+        {"hidden": 0},
+        {"levels": 1, "k": 1},
+        {"num_seeds": 1},
+        {"height": 64, "width": 64, "feat_dim": 1},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("seeds_per_block", [7, 512])
