@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._files import tensors_of
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.evaluate import evaluate_chips
@@ -80,6 +81,7 @@ class CIMTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         options: CIMOptions | None = None,
         ckpt_path: str | None = None,
+        weights_only: bool = True,
         chips: int = 100,
         k: float = 1.0,
         stage: Literal["validate", "test"] = "test",
@@ -95,6 +97,7 @@ class CIMTrainer(Trainer):
             datamodule: Its data; default: the module's own loaders.
             options: Variation, mapping and seed.
             ckpt_path: Load these weights, and the states of the callbacks that simulate hardware, first.
+            weights_only: Refuse a checkpoint that holds more than tensors and plain values: opening it could run code.
             chips: How many.
             k: The percentile, in per cent.
             stage: Which loop.
@@ -104,12 +107,12 @@ class CIMTrainer(Trainer):
             times: Since programming, such as ``[1s,1h,1d,1mo,1y]``: every chip at each of them.
 
         Raises:
-            ValueError: No variation was given.
+            ValueError: No variation was given, or the checkpoint cannot be opened.
         """
         if options is None or options.variation is None:
             raise ValueError("evaluate needs a variation: --cim.sigma=0.1, or --cim.variation=...")
         if ckpt_path is not None:
-            self._restore(model, ckpt_path)
+            self._restore(model, ckpt_path, weights_only)
         data: Any = datamodule  # mypy tries at most four unions against overloads
         result = evaluate_chips(
             self,
@@ -139,6 +142,7 @@ class CIMTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         options: CIMOptions | None = None,
         ckpt_path: str | None = None,
+        weights_only: bool = True,
         verify_fraction: float | None = None,
         max_drop: float | None = None,
         granularity: float = 0.05,
@@ -149,6 +153,7 @@ class CIMTrainer(Trainer):
         chips: int = 20,
         csv: str | None = None,
         plot: str | None = None,
+        workers: int = 1,
     ) -> ProgrammingReport:
         """Program simulated chips with selective write-verify and print the table; see :func:`lightning_cim.program`.
 
@@ -159,6 +164,7 @@ class CIMTrainer(Trainer):
             datamodule: Its data; default: the module's own loaders.
             options: Variation, mapping and seed.
             ckpt_path: Load these weights, and the states of the callbacks that simulate hardware, first.
+            weights_only: Refuse a checkpoint that holds more than tensors and plain values: opening it could run code.
             verify_fraction: Share of weights to verify. Give either this or max_drop.
             max_drop: How far below the ideal the score may stay, in its own units.
             granularity: Share of weights to verify at a time.
@@ -169,17 +175,18 @@ class CIMTrainer(Trainer):
             chips: How many.
             csv: Write each score here as soon as it is measured; a killed run continues.
             plot: Write the curve here.
+            workers: Processes that program chips side by side.
 
         Raises:
-            ValueError: No variation was given.
+            ValueError: No variation was given, or the checkpoint cannot be opened.
         """
         if options is None or options.variation is None:
             raise ValueError("program needs a variation: --cim.sigma=0.1, or --cim.variation=...")
         if ckpt_path is not None:
-            self._restore(model, ckpt_path)
+            self._restore(model, ckpt_path, weights_only)
         if datamodule is not None:
             datamodule.trainer = self
-        model.to(self.strategy.root_device)
+        model.to(self.strategy.root_device)  # before the twins make their tensors beside it
         with ExitStack() as undo:
             undo.callback(setattr, model, "trainer", model._trainer)
             model.trainer = self
@@ -203,6 +210,8 @@ class CIMTrainer(Trainer):
                 seed=options.seed,
                 mapping=options.mapping,
                 csv=csv,
+                trainer=self,
+                workers=workers,
             )
         if self.is_global_zero:
             print(programmed.table())
@@ -210,13 +219,26 @@ class CIMTrainer(Trainer):
                 programmed.plot()[0].savefig(plot)
         return programmed
 
-    def _restore(self, model: LightningModule, ckpt_path: str) -> None:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
+    def _restore(self, model: LightningModule, ckpt_path: str, weights_only: bool) -> None:
+        checkpoint = _checkpoint(ckpt_path, weights_only)
         model.load_state_dict(checkpoint["state_dict"])
         states = checkpoint.get("callbacks", {})
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if getattr(callback, "simulates_hardware", False) and callback.state_key in states:
                 callback.load_state_dict(states[callback.state_key])
+
+
+def _checkpoint(path: str, weights_only: bool) -> dict[str, Any]:
+    """What a checkpoint of Lightning holds.
+
+    Raises:
+        ValueError: It is none, or opening it could run code; names the file.
+    """
+    unless = " If you trust where it comes from, pass --weights_only=false; opening it can then run any code"
+    found = tensors_of(Path(path), weights_only, unless)
+    if not isinstance(found.get("state_dict"), dict):
+        raise ValueError(f"{path}: not a checkpoint of Lightning: it has no state_dict")
+    return found
 
 
 class ConfigToLogger(SaveConfigCallback):

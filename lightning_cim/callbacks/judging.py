@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._ranks import same_on_all_ranks
 from lightning_cim._undisturbed import isolated_rng
 from lightning_cim.callbacks.base import simulate_hardware
 from lightning_cim.callbacks.loop_batches import independent, to_device
@@ -24,7 +25,6 @@ from lightning_cim.chip.population import Chip, draw_seed, resolved
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.evaluation.evaluate import run_chips
 from lightning_cim.evaluation.passes import ChipPasses
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation, max_abs
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._ranks import same_on_all_ranks
 from lightning_cim.callbacks.chip_logging import log_chips, log_devices
 from lightning_cim.callbacks.offstage import CopyingCallback
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
 from lightning_cim.evaluation.evaluate import run_chips
 from lightning_cim.evaluation.passes import ChipPasses, Stage
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation
 

@@ -8,7 +8,6 @@ from lightning_cim._compat import CallbackBase, MisconfigurationException
 from lightning_cim.callbacks.base import refuse_sharding
 from lightning_cim.callbacks.loop_batches import LoopBatches
 from lightning_cim.chip.mapping import Mapping
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.programming.program import check_arguments, program
 from lightning_cim.programming.report import ProgrammingReport
 from lightning_cim.programming.sensitivity import Method
@@ -25,7 +24,7 @@ class SelectiveWriteVerify(CallbackBase):
     ``cim/program_nwc``, ``cim/program_nwc_total``, ``cim/program_accuracy`` (or ``_loss``) and, with a budget,
     ``cim/program_met`` (the share of chips that meet it).
 
-    Under DDP every rank programs the same chips over the whole data.
+    Under DDP the ranks share the chips, each over the whole data, and all of them have the report of one process.
 
     Args:
         variation: How a weight deviates that is only written.
@@ -39,7 +38,7 @@ class SelectiveWriteVerify(CallbackBase):
         mapping: Which parameters lie on crossbars; default: every matrix weight.
         residual: How verified weights deviate; default: ``Gaussian(0.03)`` in the convention of ``variation``.
         simulate: Simulate the write-verify loop instead, and count its cycles.
-        csv: Write each score here as soon as it is measured (rank 0).
+        csv: Write each score here as soon as it is measured; as :func:`program`.
         progress: Whether to show a progress bar.
 
     Attributes:
@@ -99,22 +98,21 @@ class SelectiveWriteVerify(CallbackBase):
         training, validation = _training_batches(trainer, pl_module), _validation_batches(trainer, pl_module)
         if training is None:
             return
-        first = bool(trainer.is_global_zero)
-        with same_on_all_ranks(trainer, pl_module):
-            try:
-                self.report = program(
-                    pl_module,
-                    training,
-                    self.variation,
-                    validation=validation,
-                    mapping=self.mapping,
-                    csv=self.csv if first else None,
-                    progress=self.progress and first,
-                    **self._options,
-                )
-            except ValueError as error:
-                raise MisconfigurationException(f"SelectiveWriteVerify: {error}") from error
-        if first:
+        try:
+            self.report = program(
+                pl_module,
+                training,
+                self.variation,
+                validation=validation,
+                mapping=self.mapping,
+                csv=self.csv,
+                trainer=trainer,
+                progress=self.progress,
+                **self._options,
+            )
+        except ValueError as error:
+            raise MisconfigurationException(f"SelectiveWriteVerify: {error}") from error
+        if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(self._metrics(self.report), step=trainer.global_step)
                 logger.save()

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._files import tensors_of
+from lightning_cim._ranks import same_on_all_ranks
 from lightning_cim.callbacks.base import ChainCallback
 from lightning_cim.callbacks.dry_run import traced
 from lightning_cim.callbacks.frozen_backbone import DeployedProgram, default_lr, freeze_backbone
@@ -35,7 +37,6 @@ from lightning_cim.chip.steps import Run, steps_of
 from lightning_cim.chip.traces import _shadow
 from lightning_cim.evaluation.evaluate import run_chips
 from lightning_cim.evaluation.passes import ChipPasses, Stage, loaders_of
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.variation.base import Variation
 
@@ -134,8 +135,11 @@ class TinySharedBlock(ChainCallback):
         if isinstance(chip, (str, Path)):
             if not Path(chip).is_file():
                 raise MisconfigurationException(f"TinySharedBlock: there is no file {chip} of read-back values")
-            chip = torch.load(chip, map_location="cpu", weights_only=True)
-            chip = chip.get("state_dict", chip) if isinstance(chip, dict) else chip
+            try:
+                held = tensors_of(Path(chip))
+            except ValueError as error:
+                raise MisconfigurationException(f"TinySharedBlock: {error}") from error
+            chip = held.get("state_dict", held)
         if not isinstance(chip, MappingABC):
             raise MisconfigurationException(
                 "TinySharedBlock: chip must be a number, a Chip, or read-back values by parameter name, got"

@@ -9,13 +9,13 @@ import torch
 
 from lightning_cim._compat import MisconfigurationException
 from lightning_cim._data import is_defined
+from lightning_cim._ranks import same_on_all_ranks
 from lightning_cim._undisturbed import isolated_rng
 from lightning_cim.callbacks.base import simulate_hardware
 from lightning_cim.callbacks.loop_batches import LoopBatches
 from lightning_cim.callbacks.offstage import CopyingCallback
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.evaluation.lagrange import Distance
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.worst_case import Method, check_arguments, worst_case
 from lightning_cim.evaluation.worst_case_result import WorstCaseResult
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, overload
+from typing import Any, TypedDict, overload
 
-import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from lightning_cim._digest import digest
+from lightning_cim._journal import Journal, Key, Layout, Row
 from lightning_cim._progress import progress_bar
+from lightning_cim._ranks import Ranks, ranks_of, same_on_all_ranks
 from lightning_cim._undisturbed import isolated_rng
+from lightning_cim._workers import side_by_side
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
-from lightning_cim.evaluation.journal import CHIP_TIMES, CHIPS, Journal, Key, Layout
+from lightning_cim.evaluation.journal import CHIP_TIMES, CHIPS
 from lightning_cim.evaluation.memory import kept_memory
 from lightning_cim.evaluation.passes import ChipPasses, Stage, loaders_of, quiet
 from lightning_cim.evaluation.percentile import chips_needed
-from lightning_cim.evaluation.ranks import same_on_all_ranks
 from lightning_cim.evaluation.result import ChipResult
 from lightning_cim.evaluation.retention_result import RetentionResult
 from lightning_cim.evaluation.times import aged, increasing
 from lightning_cim.variation.base import Variation
-
-Row = dict[str, float]
-Share = TypeVar("Share")
 
 
 @overload
@@ -116,7 +112,8 @@ def evaluate_chips(
         k: The percentile to warn about when there are too few chips.
         csv: Write each chip here as soon as it is done; a killed run given the same path continues at the next chip,
             or the next time of a chip; chips and times can be added later.
-            Ranks write ``csv.rank0``, ``csv.rank1``, ..., and rank 0 the whole file at the end.
+            Ranks write ``csv.rank0``, ``csv.rank1``, ... until rank 0 has written the whole file; the next start may
+            have more or fewer of them.
         workers: Processes that simulate chips side by side, one thread each. CPU only.
         lower_is_better: Metrics for which lower is better; None: judged by their names (``loss``, ``error``, ...).
         progress: Whether to show a progress bar over passes (chips, or chips and times).
@@ -141,30 +138,33 @@ def evaluate_chips(
         )
     population = ChipPopulation(model, variation, seed, mapping)
     variations = None if seconds is None else aged(variation, seconds)
-    _start_ranks(trainer)
-    loaders, datamodule = loaders_of(trainer, model, data, stage)
     about = {"variation": str(variation), "seed": seed, "stage": stage, "mapping": repr(population[0].mapping)}
     shown = {name: about[name] for name in ("variation", "seed", "stage")}
     better = None if lower_is_better is None else tuple(lower_is_better)
-    with same_on_all_ranks(trainer, model):
-        if csv is not None:
-            about["fingerprint"] = _fingerprint(model, trainer, repr(about))
-        passes = ChipPasses(trainer, model, loaders, stage, datamodule)
-        how: _How = {"csv": csv, "about": about, "workers": workers, "progress": progress}
-        if variations is None:
-            rows = run_jobs(trainer, passes, population.__getitem__, range(chips), CHIPS, **how)
-            return ChipResult.from_rows(rows, shown, better)
-        populations = {time: replace(population, variation=later) for time, later in variations.items()}
-        pairs = [(index, time) for index in range(chips) for time in populations]
-        timed = run_jobs(trainer, passes, lambda pair: populations[pair[1]][pair[0]], pairs, CHIP_TIMES, **how)
-        return RetentionResult.from_rows(timed, shown, better)
+    with ranks_of(trainer) as ranks:
+        with ranks.together():
+            loaders, datamodule = loaders_of(trainer, model, data, stage)
+        with same_on_all_ranks(trainer, model):
+            with ranks.together():
+                if csv is not None:
+                    about["fingerprint"] = _fingerprint(model, trainer, repr(about))
+                passes = ChipPasses(trainer, model, loaders, stage, datamodule)
+            how: _How = {"csv": csv, "about": about, "workers": workers, "progress": progress}
+            if variations is None:
+                rows = run_jobs(ranks, passes, population.__getitem__, range(chips), CHIPS, **how)
+                return ChipResult.from_rows(rows, shown, better)
+            populations = {time: replace(population, variation=later) for time, later in variations.items()}
+            pairs = [(index, time) for index in range(chips) for time in populations]
+            timed = run_jobs(ranks, passes, lambda pair: populations[pair[1]][pair[0]], pairs, CHIP_TIMES, **how)
+            return RetentionResult.from_rows(timed, shown, better)
 
 
 def run_chips(
     trainer: Any, passes: ChipPasses, chip: Callable[[int], Chip], chips: int, *, progress: bool = True
 ) -> dict[int, Row]:
     """Metrics of chips 0 .. chips-1, shared over ranks; every rank returns all of them."""
-    return run_jobs(trainer, passes, chip, range(chips), CHIPS, progress=progress)
+    with ranks_of(trainer) as ranks:
+        return run_jobs(ranks, passes, chip, range(chips), CHIPS, progress=progress)
 
 
 class _How(TypedDict):
@@ -175,7 +175,7 @@ class _How(TypedDict):
 
 
 def run_jobs(
-    trainer: Any,
+    ranks: Ranks,
     passes: ChipPasses,
     chip: Callable[[Key], Chip],
     jobs: Sequence[Key],
@@ -189,7 +189,7 @@ def run_jobs(
     """Metrics of one pass for each job, shared over workers and ranks; every rank returns all of them.
 
     Args:
-        trainer: Says which rank this is, and of how many.
+        ranks: Who shares the jobs.
         passes: What runs a chip.
         chip: The chip of a job.
         jobs: In the order in which they are run.
@@ -199,26 +199,20 @@ def run_jobs(
         workers: As :func:`evaluate_chips`.
         progress: Whether to show a progress bar over jobs.
     """
-    rank, ranks = trainer.global_rank, trainer.world_size
-    about, wanted = about or {}, set(jobs)
-    # Each rank journals its own share, so that no two processes write one file.
-    path = None if csv is None else Path(csv) if ranks == 1 else Path(f"{csv}.rank{rank}")
-    journal = None if path is None else Journal(path, about, layout)
-    rows: dict[Key, Row] = {} if journal is None else {job: row for job, row in journal.rows.items() if job in wanted}
-    done = set().union(*_of_all_ranks(list(rows), ranks)) if csv is not None else set()
-    todo = [job for job in jobs if job not in done][rank::ranks]
+    wanted = set(jobs)
     title = "chips" if layout is CHIPS else "passes"
-    bar = progress_bar(progress and rank == 0, title, total=len(rows) + len(todo), done=len(rows))
-    with isolated_rng(), quiet(), kept_memory(), bar as advance:
-        for job, row in _simulate(passes, chip, todo, workers):
-            rows[job] = row
-            if journal is not None:
-                journal.add(job, row)
+    with ranks.together():
+        journal = Journal(None if csv is None else Path(csv), about or {}, layout, ranks)
+    journal.share()
+    todo = ranks.share([job for job in jobs if job not in journal.rows])
+    done = sum(job in wanted for job in journal.rows)
+    bar = progress_bar(progress and ranks.is_first, title, total=done + len(todo), done=done)
+    with ranks.together(), ranks.alone(), isolated_rng(), quiet(), kept_memory(), bar as advance:
+        for job, row in side_by_side(lambda job: passes.run(chip(job)), todo, workers, passes.on_accelerator):
+            journal.add(job, row)
             advance()
-    rows = {job: row for share in _of_all_ranks(rows, ranks) for job, row in share.items()}
-    if csv is not None and ranks > 1 and rank == 0:
-        layout.write(Path(csv), about, rows)
-    return rows
+    journal.finish()
+    return {job: journal.rows[job] for job in jobs}
 
 
 def _check_arguments(chips: int, workers: int, stage: str) -> None:
@@ -227,57 +221,6 @@ def _check_arguments(chips: int, workers: int, stage: str) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if stage not in ("validate", "test"):
         raise ValueError(f"stage must be 'validate' or 'test', got {stage!r}")
-
-
-def _simulate(
-    passes: ChipPasses, chip: Callable[[Key], Chip], todo: list[Key], workers: int
-) -> Iterator[tuple[Key, Row]]:
-    if workers == 1 or len(todo) < 2:
-        for job in todo:
-            yield job, passes.run(chip(job))
-        return
-    if passes.on_accelerator or "fork" not in multiprocessing.get_all_start_methods():
-        raise ValueError("workers > 1 needs a CPU run on a system that can fork; use workers=1, or DDP over devices")
-    _Worker.inherited = (passes, chip)
-    try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_Worker.start) as pool:
-            futures = {pool.submit(_Worker.run, job): job for job in todo}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-    finally:
-        _Worker.inherited = None
-
-
-class _Worker:
-    """What a forked process needs; it inherits the module and the data instead of pickling them."""
-
-    inherited: tuple[ChipPasses, Callable[[Any], Chip]] | None = None
-
-    @staticmethod
-    def start() -> None:
-        torch.set_num_threads(1)  # a forked process must not enter the parent's thread pool
-
-    @staticmethod
-    def run(job: Any) -> Row:
-        assert _Worker.inherited is not None
-        passes, chip = _Worker.inherited
-        return passes.run(chip(job))
-
-
-def _start_ranks(trainer: Any) -> None:
-    """Start the other ranks and the process group where the strategy has some and no fit did it before."""
-    if trainer.world_size == 1 or torch.distributed.is_initialized():
-        return
-    trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
-
-
-def _of_all_ranks(share: Share, ranks: int) -> list[Share]:
-    """What each rank gives, by rank."""
-    if ranks == 1:
-        return [share]
-    shares: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(shares, share)
-    return shares
 
 
 def _fingerprint(model: nn.Module, trainer: Any, about: str) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_cim._data import is_defined, own_loaders
+from lightning_cim._enrol import not_enrolling
 from lightning_cim.chip.population import Chip
 from lightning_cim.chip.scope import scope_of
 from lightning_cim.chip.steps import steps_of
@@ -42,7 +43,7 @@ class ChipPasses:
 
     def __init__(self, trainer: Any, model: nn.Module, loaders: Any, stage: Stage, datamodule: Any = None) -> None:
         self._model, self._stage, self._datamodule = model, stage, datamodule
-        with quiet():
+        with quiet(), not_enrolling():  # its callbacks are those of the given Trainer
             self._trainer = _silent(trainer)
         self.on_accelerator = trainer.strategy.root_device.type != "cpu"
         convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())

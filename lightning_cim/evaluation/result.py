@@ -188,8 +188,14 @@ class ChipResult:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> ChipResult:
-        """Read what :meth:`to_csv`, or an evaluation with ``csv=``, wrote."""
+        """Read what :meth:`to_csv`, or an evaluation with ``csv=``, wrote.
+
+        Raises:
+            ValueError: No such file, a broken line of it, or no chip in it.
+        """
         about, rows = read_rows(Path(path))
+        if not rows:
+            raise ValueError(f"{path} holds no chip yet")
         return cls.from_rows(rows, {key: value for key, value in about.items() if key != "fingerprint"})
 
     @classmethod

@@ -70,9 +70,9 @@ class RetentionResult:
             ValueError: No chip was evaluated then.
         """
         wanted = seconds(time)
-        for found, result in self.results.items():
-            if math.isclose(found, wanted):
-                return result
+        nearest = min(self.results, key=lambda found: abs(found - wanted))
+        if math.isclose(nearest, wanted):
+            return self.results[nearest]
         raise ValueError(f"no chip was evaluated at {label(wanted)}; the times are {', '.join(map(label, self.times))}")
 
     def table(self, metric: str | None = None, k: float = 1.0) -> str:
@@ -152,7 +152,11 @@ class RetentionResult:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> RetentionResult:
-        """Read what :meth:`to_csv`, or an evaluation with ``csv=`` and ``times=``, wrote."""
+        """Read what :meth:`to_csv`, or an evaluation with ``csv=`` and ``times=``, wrote.
+
+        Raises:
+            ValueError: No such file, a broken line of it, or no chip in it.
+        """
         about, rows = CHIP_TIMES.read(Path(path))
         if not rows:
             raise ValueError(f"{path} holds no chip yet")

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
-from lightning_cim._progress import progress_bar
-from lightning_cim._undisturbed import evaluating
+from lightning_cim._ranks import ranks_of, same_on_all_ranks
+from lightning_cim._undisturbed import evaluating, isolated_rng
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.population import Chip, ChipPopulation
-from lightning_cim.programming.curve import Point, curve_of
-from lightning_cim.programming.cycles import Cycles, check_prices, published_cycles
-from lightning_cim.programming.journal import ScoreJournal, fingerprint
+from lightning_cim.programming.bench import Bench, program_chips, score_chips
+from lightning_cim.programming.curve import curve_of
+from lightning_cim.programming.cycles import check_prices
+from lightning_cim.programming.journal import fingerprint
 from lightning_cim.programming.loaders import loaders_of
 from lightning_cim.programming.report import HeldOutScores, ProgrammingReport
 from lightning_cim.programming.score import Scorer
-from lightning_cim.programming.selection import METHODS, DeviceWeights, Ranking, SelectionMethod, device_weights, rank
+from lightning_cim.programming.selection import METHODS, Ranking, SelectionMethod, device_weights, rank
 from lightning_cim.programming.sensitivity import Method, Sensitivity
 from lightning_cim.programming.sensitivity import sensitivity as sensitivity_of
 from lightning_cim.programming.verified import VerifiedChip
@@ -52,6 +55,8 @@ def program(
     cycles_per_unverified: float = 1.0,
     max_batches: int | None = None,
     csv: str | Path | None = None,
+    trainer: Any = None,
+    workers: int = 1,
     progress: bool = True,
 ) -> ProgrammingReport:
     """Write every weight once, then write-verify the most sensitive ones, a few per cent at a time.
@@ -91,7 +96,12 @@ def program(
             when simulating.
         cycles_per_unverified: Price of a weight that is only written.
         max_batches: Compute the sensitivity from so many batches at most.
-        csv: Write each score here as soon as it is measured; a killed run given the same path goes on where it was.
+        csv: Write each score here as soon as it is measured; a killed run given the same path goes on where it was,
+            with as many workers and ranks as you like. Ranks write ``csv.rank0``, ``csv.rank1``, ... until rank 0 has
+            written the whole file.
+        trainer: A Trainer whose device computes and whose ranks share the chips; each returns the same report. All of
+            them must make this call. None: the module's device, and every process on its own.
+        workers: Processes that program chips side by side, one thread each. CPU only.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -100,6 +110,7 @@ def program(
 
     Raises:
         ValueError: Arguments out of range, a mapping that fits nothing, NaN weights, no batch, or a csv of another run.
+        RuntimeError: Another rank failed.
 
     Example:
         >>> import torch
@@ -115,59 +126,57 @@ def program(
     """
     check_arguments(variation, verify_fraction, max_drop, granularity, method, chips, residual, simulate)
     check_prices(cycles_per_verified_weight, cycles_per_unverified)
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
     mapping = ChipPopulation(model, variation, seed, mapping)[0].mapping  # checks mapping and weights
-    training, validation = loaders_of(data, validation)
     loop = WriteVerify() if simulate is True else simulate or None
     verifying: Variation | WriteVerify = loop or residual or default_residual(variation)
     _warn_if_useless(verifying, variation)
-    about: dict[str, Any] = {
-        "variation": str(variation),
-        "residual": str(verifying),
-        "seed": seed,
-        "scored on": "training data" if validation is None else "validation data",
-    }
-    with evaluating(model, seed):
-        weights = device_weights(model, mapping)
-        values = None
-        if method == "swim":
-            if not isinstance(sensitivity, Sensitivity):
-                sensitivity = sensitivity_of(
-                    model, training, sensitivity, mapping=mapping, max_batches=max_batches, seed=seed
-                )
-            values = sensitivity.values
-            about["sensitivity"] = f"{sensitivity.method}, {sensitivity.samples} samples"
-        ranking = rank(weights, method, sensitivity=values, variation=variation, seed=seed)
-        if not ranking.weights:
-            raise ValueError("every mapped weight is pruned; there is nothing to program")
+    about: dict[str, Any] = {"variation": str(variation), "residual": str(verifying), "seed": seed}
+    with ExitStack() as stack:
+        ranks = stack.enter_context(ranks_of(trainer))
+        with ranks.together():
+            training, validation = loaders_of(data, validation)
+        stack.enter_context(same_on_all_ranks(trainer, model))
+        if trainer is not None:
+            stack.enter_context(_on_device(model, trainer.strategy.root_device))
+        stack.enter_context(evaluating(model, seed))
+        about["scored on"] = "training data" if validation is None else "validation data"
         clean = Chip(Gaussian(0.0), seed, 0, mapping)
-        scorer = Scorer(model, training if validation is None else validation)
-        ideal = scorer(clean)
-        counts = _counts(ranking, granularity, 1.0 if verify_fraction is None else verify_fraction)
-        prices = (cycles_per_verified_weight, cycles_per_unverified)
+        with ranks.together(), ranks.alone():
+            weights = device_weights(model, mapping)
+            values = None
+            if method == "swim":
+                if not isinstance(sensitivity, Sensitivity):
+                    sensitivity = sensitivity_of(
+                        model, training, sensitivity, mapping=mapping, max_batches=max_batches, seed=seed
+                    )
+                values = sensitivity.values
+                about["sensitivity"] = f"{sensitivity.method}, {sensitivity.samples} samples"
+            ranking = rank(weights, method, sensitivity=values, variation=variation, seed=seed)
+            if not ranking.weights:
+                raise ValueError("every mapped weight is pruned; there is nothing to program")
+            scorer = Scorer(model, training if validation is None else validation)
+            with isolated_rng(seed):  # as every chip, so that a loader that shuffles gives all of them the same order
+                ideal = scorer(clean)
+        # An accelerator may add up in another order on each rank; there is one selection.
+        ranking, ideal = ranks.of_first((ranking, ideal))
+        bench = Bench(
+            scorer=scorer,
+            ranking=ranking,
+            weights=weights,
+            counts=_counts(ranking, granularity, 1.0 if verify_fraction is None else verify_fraction),
+            prices=(cycles_per_verified_weight, cycles_per_unverified),
+            first=VerifiedChip(variation, seed, 0, mapping, residual=verifying),
+            ideal=ideal,
+            max_drop=max_drop,
+        )
         head = {"method": method, "score": scorer.name, "ideal": ideal, **about}
         if csv is not None:
-            settings = (repr(head), repr(mapping), counts, prices)
+            settings = (repr(head), repr(mapping), bench.counts, bench.prices)
             head["fingerprint"] = fingerprint(model, ranking.order, settings)
-        journal = ScoreJournal(None if csv is None else Path(csv), head)
-        rows: list[list[Point]] = []
-        with progress_bar(progress, "programming", chips * len(counts)) as advance:
-            for r in range(chips):
-                chip = VerifiedChip(variation, seed, r, mapping, residual=verifying, settled={})
-                cycles = _cycles(chip, weights, ranking, prices)
-                row: list[Point] = []
-                for point, count in enumerate(counts):
-                    found = journal.get(r, point)
-                    score = scorer(chip.verify(ranking.masks(count))) if found is None else found
-                    spent = cycles(count)
-                    row.append(Point(count / ranking.weights, spent.nwc_verify_only, spent.nwc_total, score))
-                    if found is None:
-                        journal.add(r, point, row[-1])
-                    advance()
-                    if max_drop is not None and scorer.drop(score, ideal) <= max_drop:
-                        break
-                advance(len(counts) - len(row))
-                rows.append(row)
-        stops = np.array([counts[len(row) - 1] for row in rows])
+        rows = program_chips(bench, chips, None if csv is None else Path(csv), head, ranks, workers, progress)
+        stops = np.array([bench.counts[len(row) - 1] for row in rows])
         last = [scorer.drop(row[-1].score, ideal) for row in rows]
         met = np.array([max_drop is None or drop <= max_drop for drop in last])
         report = ProgrammingReport(
@@ -184,9 +193,8 @@ def program(
         )
         if test is None:
             return report
-        scored = Scorer(model, test)
-        held_out = HeldOutScores(scored(clean), np.array([scored(report.chip(r)) for r in range(chips)]))
-        return replace(report, test=held_out)
+        found = score_chips(Scorer(model, test), [clean, *map(report.chip, range(chips))], seed, ranks, workers)
+        return replace(report, test=HeldOutScores(found[0], np.array(found[1:])))
 
 
 def check_arguments(
@@ -245,16 +253,12 @@ def _counts(ranking: Ranking, granularity: float, fraction: float) -> list[int]:
     return list(dict.fromkeys(ranking.count(share) for share in fractions))  # tiny models: no step of no weight
 
 
-def _cycles(
-    chip: VerifiedChip, weights: dict[str, DeviceWeights], ranking: Ranking, prices: tuple[float, float]
-) -> Callable[[int], Cycles]:
-    """Cycles of one chip as a function of how many weights are verified."""
-    if not isinstance(chip.residual, WriteVerify):
-        return lambda count: published_cycles(count, ranking.weights, *prices)
-    each = ranking.in_order({name: chip.settle(name, found.value).cycles for name, found in weights.items()})
-    total = each.long().cumsum(0)
-
-    def simulated(count: int) -> Cycles:
-        return Cycles(float(ranking.weights), float(total[count - 1]) if count else 0.0, float(total[-1]))
-
-    return simulated
+@contextmanager
+def _on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The module on a device; afterwards where it was."""
+    before = next((parameter.device for parameter in model.parameters()), device)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)

@@ -27,11 +27,12 @@ class Scorer:
         data: Batches, each as the model's loaders give them. Kept in memory if they fit.
 
     Attributes:
+        model: The module.
         name: ``"accuracy"`` (a fraction, higher is better) or ``"loss"`` (lower is better); known after the first pass.
     """
 
     def __init__(self, model: nn.Module, data: Iterable[Any]) -> None:
-        self._model, self._batches = model, CachedLoader(data)
+        self.model, self._batches = model, CachedLoader(data)
         self.name: ScoreName | None = None
 
     @torch.no_grad()
@@ -45,9 +46,9 @@ class Scorer:
             ValueError: No batch, or a step that :func:`criterion_call` cannot follow.
         """
         total, count = 0.0, 0
-        with on_chip(self._model, chip) if chip is not None else nullcontext():
+        with on_chip(self.model, chip) if chip is not None else nullcontext():
             for index, batch in enumerate(self._batches):
-                call = criterion_call(self._model, batch, index)
+                call = criterion_call(self.model, batch, index)
                 if self.name is None:
                     self.name = "accuracy" if call.is_classification else "loss"
                 hits, size = self._of(call)

@@ -1,4 +1,4 @@
-"""``python -m lightning_cim.sweep FILE --offline [--jobs N] [--count N] [--seed S] [--out DIR]``."""
+"""``python -m lightning_cim.sweep FILE --offline [--jobs N] [--agents N] [--count N] [--seed S] [--out DIR]``."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="Sweep file, as `wandb sweep` takes it.")
     parser.add_argument("--offline", action="store_true", help="Run it here, without a server.")
     parser.add_argument("--jobs", type=int, default=1, help="Processes side by side.")
+    parser.add_argument("--agents", type=int, default=1, help="How many such commands share --out; bayes has to know.")
     parser.add_argument("--count", type=int, default=None, help="Runs; default: all of a grid, or run_cap.")
     parser.add_argument("--seed", type=int, default=0, help="Of random and bayes.")
-    parser.add_argument("--out", type=Path, default=None, help="Folder; a killed sweep continues there.")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="Folder; a killed sweep continues there, and several commands share it."
+    )
     options = parser.parse_args(words)
     if not options.offline:
         print(_ONLINE.format(file=options.file))
         return 2
     try:
-        result = run_offline(options.file, options.out, options.jobs, options.count, options.seed, progress=True)
+        result = run_offline(options.file, options.out, options.jobs, options.count, options.seed, True, options.agents)
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cim._files import is_finite, short
+
 DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform_values", "normal")
 """Those that can be drawn offline."""
+LARGEST_GRID = 1_000_000
 _NEEDS: dict[str, tuple[str, ...]] = {
     "constant": ("value",),
     "categorical": ("values",),
@@ -54,7 +57,7 @@ class Parameter:
         """Its values, one after another.
 
         Raises:
-            ValueError: It is continuous.
+            ValueError: It is continuous, or endless.
 
         Example:
             >>> Parameter.parse("cim.seed", {"min": 0, "max": 2}).grid()
@@ -62,6 +65,10 @@ class Parameter:
         """
         if not self.is_discrete:
             raise ValueError(f"parameter {self.name}: a grid needs value, values or whole numbers, not {self}")
+        if not self.values and self.high - self.low >= LARGEST_GRID:
+            raise ValueError(
+                f"parameter {self.name}: {self} has more than {LARGEST_GRID} values; nobody runs such a grid"
+            )
         return self.values or tuple(range(int(self.low), int(self.high) + 1))
 
     def draw(self, generator: np.random.Generator) -> Any:
@@ -98,17 +105,17 @@ class Parameter:
         """
         where = f"parameter {name}"
         if not isinstance(about, Mapping):
-            raise ValueError(f"{where}: want value, values, or min and max, got {about!r}")
+            raise ValueError(f"{where}: want value, values, or min and max, got {short(about)}")
         if "parameters" in about:
             raise ValueError(f"{where}: nested parameters; write dotted names such as {name}.x instead")
-        unknown = sorted(set(map(str, about)) - set(_KEYS))
+        unknown = [str(key)[:60] for key in about if key not in _KEYS]
         if unknown:
             raise ValueError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(_KEYS)}")
         kind = about.get("distribution") or _implied(about)
         if kind is None:
-            raise ValueError(f"{where}: want value, values, or min and max, got {dict(about)}")
+            raise ValueError(f"{where}: want value, values, or min and max, got {short(dict(about))}")
         if kind not in DISTRIBUTIONS:
-            raise ValueError(f"{where}: {kind!r} cannot be drawn offline; can be: {', '.join(DISTRIBUTIONS)}")
+            raise ValueError(f"{where}: {short(kind)} cannot be drawn offline; can be: {', '.join(DISTRIBUTIONS)}")
         for key in _NEEDS[kind]:
             if key not in about:
                 raise ValueError(f"{where}: {kind} needs {key}")
@@ -121,10 +128,10 @@ class Parameter:
                 raise ValueError(f"{where}: sigma must not be negative, got {high}")
             return cls(name, kind, low=low, high=high)
         low, high, step = (_number(where, about, key, 1.0) for key in ("min", "max", "q"))
-        if low > high or step <= 0 or (kind == "log_uniform_values" and low <= 0):
+        if low > high or step <= 0 or (kind == "log_uniform_values" and low <= 0) or not is_finite(high - low):
             raise ValueError(f"{where}: min {low}, max {high}, q {step} make no range for {kind}")
-        if kind == "int_uniform" and not (low.is_integer() and high.is_integer()):
-            raise ValueError(f"{where}: int_uniform needs whole numbers, got {low} to {high}")
+        if kind == "int_uniform" and not (low.is_integer() and high.is_integer() and max(-low, high) < 2**53):
+            raise ValueError(f"{where}: int_uniform needs whole numbers below 2^53, got {low} to {high}")
         return cls(name, kind, low=low, high=high, step=step)
 
     def __str__(self) -> str:
@@ -144,21 +151,21 @@ def _implied(about: Mapping[str, Any]) -> str | None:
 
 def _values(where: str, values: Any) -> list[Any]:
     if not isinstance(values, list) or not values:
-        raise ValueError(f"{where}: values must be a list with something in it, got {values!r}")
+        raise ValueError(f"{where}: values must be a list with something in it, got {short(values)}")
     return values
 
 
 def _probabilities(where: str, shares: Any, count: int) -> tuple[float, ...]:
     if shares is None:
         return ()
-    is_fine = isinstance(shares, list) and len(shares) == count and all(isinstance(x, (int, float)) for x in shares)
+    is_fine = isinstance(shares, list) and len(shares) == count and all(map(is_finite, shares))
     if not is_fine or min(shares) < 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-9):
-        raise ValueError(f"{where}: probabilities must be {count} numbers that add up to 1, got {shares!r}")
+        raise ValueError(f"{where}: probabilities must be {count} numbers that add up to 1, got {short(shares)}")
     return tuple(float(share) for share in shares)
 
 
 def _number(where: str, about: Mapping[str, Any], key: str, default: float) -> float:
     value = about.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{where}: {key} must be a number, got {value!r}")
+    if not is_finite(value):
+        raise ValueError(f"{where}: {key} must be a number, got {short(value)}")
     return float(value)

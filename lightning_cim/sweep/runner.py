@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lightning_cim._progress import Advance, progress_bar
-from lightning_cim.sweep.one_run import Run, execute, finished
+from lightning_cim.sweep.one_run import Run, claimed, execute, finished
 from lightning_cim.sweep.suggestions import runs_in, suggest
 from lightning_cim.sweep.sweep_file import SweepFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_LOOK_AGAIN = 0.5
+"""Seconds until another look at runs that other processes do."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class SweepResult:
             values = [json.dumps(value) if not isinstance(value, str) else value for value in run.values.values()]
             found = [run.metrics.get(name, "") for name in metrics]
             writer.writerow([run.index, run.status, f"{run.seconds:.1f}", *values, *found])
-        part = Path(path).with_name(Path(path).name + ".part")
+        part = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.part")  # several processes may write
         part.write_text(text.getvalue(), encoding="utf-8")
         part.replace(path)
 
@@ -77,12 +82,15 @@ def run_offline(
     count: int | None = None,
     seed: int = 0,
     progress: bool = False,
+    agents: int = 1,
 ) -> SweepResult:
     """Run a sweep without a server.
 
     Each run is a process with ``WANDB_MODE=offline`` and a folder of its own. A killed sweep, given the same file and
     folder, does the runs that are not finished, with the same values: run i's depend on the seed, and for ``bayes`` on
-    the results of runs 0 to i - jobs, never on which run happened to end first.
+    the results of runs 0 to i - jobs x agents, never on which run happened to end first. Several processes given the
+    same file and folder, on one machine or on several that share it, do each run once between them, and each returns
+    all.
 
     Args:
         path: Sweep file, as ``wandb sweep`` takes it.
@@ -91,6 +99,7 @@ def run_offline(
         count: Runs; default: all of a grid, or the file's ``run_cap``.
         seed: Of random and bayes.
         progress: Show a bar.
+        agents: How many share the folder, with as many jobs each; only ``bayes`` has to know.
 
     Returns:
         What came of every run; ``out`` holds ``results.csv``, too.
@@ -99,42 +108,72 @@ def run_offline(
         ValueError: A file that cannot run offline, or a folder that holds another sweep.
     """
     sweep = SweepFile.read(path)
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    for name, value in (("jobs", jobs), ("agents", agents)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     total = runs_in(sweep, count)
     folder = Path(out) if out is not None else Path("runs/sweeps") / sweep.name
-    _claim(folder, sweep, jobs, seed)
+    _claim(folder, sweep, jobs * agents, seed)
     runs = {run.index: run for index in range(total) if (run := finished(_of(folder, index))) is not None}
     with progress_bar(progress, f"sweep {sweep.name}", total, len(runs)) as advance:
-        _run_all(sweep, folder, total, jobs, seed, runs, advance)
+        _run_all(sweep, folder, total, jobs, jobs * agents, seed, runs, advance)
     return _written(sweep, folder, runs)
 
 
 def _run_all(
-    sweep: SweepFile, folder: Path, total: int, jobs: int, seed: int, runs: dict[int, Run], advance: Advance
+    sweep: SweepFile,
+    folder: Path,
+    total: int,
+    jobs: int,
+    lag: int,
+    seed: int,
+    runs: dict[int, Run],
+    advance: Advance,
 ) -> None:
-    waiting: dict[int, Future[Run]] = {}
+    """Do what nobody has done and nobody is doing, until every run is there."""
+    mine: dict[int, Future[Run]] = {}
 
-    def collect(last: int) -> None:
-        for index in sorted(index for index in waiting if index <= last):
-            runs[index] = waiting.pop(index).result()
-            found = _written(sweep, folder, runs)
-            advance(1, _note(found, runs[index]))
+    def add(run: Run) -> None:
+        runs[run.index] = run
+        advance(1, _note(_written(sweep, folder, runs), run))
 
     with ThreadPoolExecutor(jobs) as pool:
-        try:
+        while len(runs) < total:
             for index in range(total):
-                if index in runs:
+                if index in runs or index in mine:
                     continue
-                collect(index - jobs)
-                before = [(runs[i].values, runs[i].score(sweep.metric)) for i in range(index - jobs + 1)]
-                waiting[index] = pool.submit(
-                    execute, sweep, index, suggest(sweep, index, seed, before), _of(folder, index)
-                )
-            collect(total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                earlier = [runs.get(i) for i in range(index - lag + 1)] if sweep.method == "bayes" else []
+                if len(mine) == jobs or None in earlier:
+                    break
+                run, lock = _found_or_claimed(_of(folder, index))
+                if run is not None:
+                    add(run)
+                elif lock is not None:
+                    before = [(run.values, run.score(sweep.metric)) for run in earlier if run is not None]
+                    values = suggest(sweep, index, seed, before)
+                    mine[index] = pool.submit(execute, sweep, index, values, _of(folder, index), lock)
+            wait_for = None if len(mine) == jobs else _LOOK_AGAIN  # for what others are doing
+            if mine:
+                wait(mine.values(), wait_for, FIRST_COMPLETED)
+            elif len(runs) < total:
+                time.sleep(_LOOK_AGAIN)
+            for index in [index for index, future in mine.items() if future.done()]:
+                add(mine.pop(index).result())
+
+
+def _found_or_claimed(folder: Path) -> tuple[Run | None, IO[bytes] | None]:
+    """A run that has ended, or the right to do it; neither where somebody is doing it."""
+    run = finished(folder)
+    if run is not None:
+        return run, None
+    lock = claimed(folder)
+    if lock is None:
+        return None, None
+    run = finished(folder)  # it may have ended before the lock was free
+    if run is not None:
+        lock.close()
+        return run, None
+    return None, lock
 
 
 def _written(sweep: SweepFile, folder: Path, runs: Mapping[int, Run]) -> SweepResult:
@@ -154,7 +193,7 @@ def _of(folder: Path, index: int) -> Path:
     return folder / "runs" / f"{index:04d}"
 
 
-def _claim(folder: Path, sweep: SweepFile, jobs: int, seed: int) -> None:
+def _claim(folder: Path, sweep: SweepFile, lag: int, seed: int) -> None:
     """Make the folder, or see that it belongs to the same sweep.
 
     Raises:
@@ -162,10 +201,14 @@ def _claim(folder: Path, sweep: SweepFile, jobs: int, seed: int) -> None:
     """
     about: dict[str, Any] = {"sweep": sweep.path.read_text(encoding="utf-8"), "seed": seed}
     if sweep.method == "bayes":
-        about["jobs"] = jobs  # decides which results a suggestion may look at
+        about["jobs"] = lag  # decides which results a suggestion may look at
     path = folder / "sweep.json"
     text = json.dumps(about, indent=1)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{folder} holds another sweep (see {path}); choose another --out, or delete it")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    while (lock := claimed(folder)) is None:  # another process of this sweep is just here
+        time.sleep(_LOOK_AGAIN)
+    with lock:
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{folder} holds another sweep (see {path}); choose another --out, or delete it")
+        part = path.with_name(path.name + ".part")  # a kill must leave no half of it
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lightning_cim._files import short, yaml_of
 from lightning_cim.sweep.parameters import Parameter
 
 SearchMethod = Literal["grid", "random", "bayes"]
@@ -59,13 +60,8 @@ class SweepFile:
             FileNotFoundError: No such file.
             ImportError: PyYAML is missing; Lightning's command line brings it.
         """
-        import yaml
-
         path = Path(path)
-        try:
-            about = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not YAML: {error}") from error
+        about = yaml_of(path)
         try:
             return cls._parse(path, about)
         except ValueError as error:
@@ -77,16 +73,18 @@ class SweepFile:
             raise ValueError(f"want method, parameters and a command, got {type(about).__name__}")
         if "early_terminate" in about:
             raise ValueError("early_terminate needs W&B's server; take it out to run offline")
-        unknown = sorted(set(map(str, about)) - set(_KEYS))
+        unknown = [str(key)[:60] for key in about if key not in _KEYS]
         if unknown:
             raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(_KEYS)}")
         method: Any = about.get("method")
         if method not in get_args(SearchMethod):
-            raise ValueError(f"method must be one of {', '.join(get_args(SearchMethod))}, got {method!r}")
+            raise ValueError(f"method must be one of {', '.join(get_args(SearchMethod))}, got {short(method)}")
         entries = about.get("parameters")
         if not isinstance(entries, Mapping) or not entries:
-            raise ValueError(f"parameters must name at least one, got {entries!r}")
-        parameters = tuple(Parameter.parse(str(name), entry) for name, entry in entries.items())
+            raise ValueError(f"parameters must name at least one, got {short(entries)}")
+        if not all(isinstance(name, str) for name in entries):
+            raise ValueError(f"names of parameters must be texts, got {short(list(entries))}")
+        parameters = tuple(Parameter.parse(name, entry) for name, entry in entries.items())
         if method == "grid":
             for parameter in parameters:
                 parameter.grid()
@@ -94,14 +92,15 @@ class SweepFile:
         if method == "bayes" and metric is None:
             raise ValueError("method bayes needs a metric with its name and goal")
         command = about.get("command", list(DEFAULT_COMMAND))
-        if not isinstance(command, list) or not command:
-            raise ValueError(f"command must be a list of words, got {command!r}")
+        is_list = isinstance(command, list) and bool(command)
+        if not is_list or not all(isinstance(word, (str, int, float)) for word in command):
+            raise ValueError(f"command must be a list of words, got {short(command)}")
         program = about.get("program")
         if not isinstance(program, str):
-            raise ValueError(f"program must name a script, got {program!r}")
+            raise ValueError(f"program must name a script, got {short(program)}")
         cap = about.get("run_cap")
-        if cap is not None and (not isinstance(cap, int) or cap < 1):
-            raise ValueError(f"run_cap must be a whole number above 0, got {cap!r}")
+        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+            raise ValueError(f"run_cap must be a whole number above 0, got {short(cap)}")
         return cls(path, program, tuple(map(str, command)), method, metric, goal, parameters, cap)
 
 
@@ -109,8 +108,8 @@ def _metric(about: Any) -> tuple[str | None, Goal]:
     if about is None:
         return None, "maximize"
     if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
-        raise ValueError(f"metric needs a name, got {about!r}")
+        raise ValueError(f"metric needs a name, got {short(about)}")
     goal = about.get("goal", "minimize")  # W&B's default
     if goal not in get_args(Goal):
-        raise ValueError(f"metric.goal must be one of {', '.join(get_args(Goal))}, got {goal!r}")
+        raise ValueError(f"metric.goal must be one of {', '.join(get_args(Goal))}, got {short(goal)}")
     return about["name"], goal

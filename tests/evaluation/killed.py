@@ -36,8 +36,8 @@ def rows_so_far(read, path):
         return {}
 
 
-def kill_in_the_middle(script, arguments, rows, at_least, folder):
-    """Runs a script in a process of its own, and kills it when ``rows()`` has enough rows."""
+def kill_in_the_middle(script, arguments, rows, at_least, folder, group=False):
+    """Runs a script in a process of its own, and kills it (and its children) when ``rows()`` has enough rows."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -45,11 +45,15 @@ def kill_in_the_middle(script, arguments, rows, at_least, folder):
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=group,
     )
     try:
         deadline = time.monotonic() + 120
         while len(rows()) < at_least and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGKILL)
+        if group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

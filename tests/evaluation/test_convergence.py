@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binomtest
 
 from lightning_cim.evaluation.convergence import ConvergenceProbability
+from tests.helpers.versions import merging
 
 mpl.use("Agg")
 
@@ -48,6 +49,7 @@ def test_interval_is_wilsons(converged, runs, confidence):
     assert metric.interval(confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@merging
 def test_states_of_two_ranks_merge():
     first, second = filled([0.9] * 6), filled([0.1] * 6)
     first.merge_state(second)

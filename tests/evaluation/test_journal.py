@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_cim.evaluation.journal import CHIPS, PREFIX, Journal, read_rows, write_rows
+from lightning_cim._journal import Journal
+from lightning_cim.evaluation.journal import CHIPS, PREFIX, read_rows, write_rows
 
 ABOUT = {"fingerprint": "abc", "seed": 1}
 ROWS = {0: {"acc": 0.1, "loss": 1e-17}, 1: {"acc": 1 / 3, "loss": 2.0}}

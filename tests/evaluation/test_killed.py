@@ -1,5 +1,7 @@
 """An evaluation that is really killed goes on at the next chip."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,8 @@ def test_only_the_missing_chips_are_simulated_after_a_kill(tmp_path):
     model = Counting()
     resumed = evaluate(model, csv=path)
     assert model.runs == CHIPS - done
-    whole = evaluate(Counting())
+    whole = evaluate(Counting(), csv=tmp_path / "whole.csv")
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     for name in whole.metrics:
         np.testing.assert_array_equal(resumed.values[name], whole.values[name])
     from_file = cim.ChipResult.from_csv(path)
@@ -59,6 +62,29 @@ def test_a_finished_file_simulates_nothing_and_more_chips_only_the_new_ones(tmp_
     assert evaluate(model, chips=3, csv=path).chips == [0, 1, 2]
     assert model.runs == 4
     np.testing.assert_array_equal(grown.values["test/loss"], evaluate(Counting(), chips=4).values["test/loss"])
+
+
+def test_a_line_that_was_cut_off_and_the_files_of_ranks_are_continued(tmp_path):
+    whole = evaluate(Counting(), csv=tmp_path / "whole.csv")
+    about, header, *rows = (tmp_path / "whole.csv").read_text().splitlines(keepends=True)
+    path = tmp_path / "chips.csv"
+    path.write_text("".join([about, header, rows[0], rows[5][:-3]]))
+    Path(f"{path}.rank0").write_text("".join([about, header, rows[2], rows[4]]))
+    Path(f"{path}.rank11").write_text("".join([about, header, rows[3], rows[7][:4]]))
+    Path(f"{path}.rank1").write_text(about)
+    Path(f"{path}.rank-of-mine").write_text("keep")
+    model = Counting()
+    found = evaluate(model, csv=path, workers=1)
+    assert model.runs == CHIPS - 4
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    np.testing.assert_array_equal(found.values["test/loss"], whole.values["test/loss"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["chips.csv", "chips.csv.rank-of-mine", "whole.csv"]
+
+
+def test_workers_leave_the_file_of_one_process(tmp_path):
+    evaluate(Counting(), csv=tmp_path / "whole.csv")
+    evaluate(Counting(), csv=tmp_path / "chips.csv", workers=3)
+    assert (tmp_path / "chips.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

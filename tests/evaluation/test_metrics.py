@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lightning_cim as cim
+from tests.helpers.versions import merging
 
 mpl.use("Agg")
 
@@ -49,6 +50,7 @@ def test_interval_is_that_of_the_percentile():
     assert str(metric.interval()) == "50.5000 [40.0000, 61.0000]"
 
 
+@merging
 def test_states_of_two_ranks_merge():
     values = torch.rand(200)
     whole, first, second = (cim.KPP(10) for _ in range(3))

@@ -169,6 +169,12 @@ def test_csv_round_trip_is_exact(tmp_path_factory, keys, data):
             np.testing.assert_array_equal(read.at(time).of(name), result.results[time].of(name))
 
 
+def test_times_that_lie_close_are_told_apart():
+    times = (990999670339.0, 990999671327.0)  # equal to nine digits, as isclose compares
+    result = RetentionResult.from_rows({(0, times[0]): {"acc": 0.1}, (0, times[1]): {"acc": 0.2}}, ABOUT)
+    assert [result.at(time).of("acc")[0] for time in times] == [0.1, 0.2]
+
+
 def test_files_with_and_without_times_are_told_apart(result, tmp_path):
     timed, plain = tmp_path / "timed.csv", tmp_path / "plain.csv"
     result.to_csv(timed)

@@ -16,6 +16,7 @@ from lightning_cim.evaluation.logits import chip_logits
 from lightning_cim.evaluation.uncertainty import ChipConfidence, ExpectedKL, fit_temperature
 from tests.evaluation.toys import VARIATION, Classifier, Data, by_hand, dataset, loader, population
 from tests.helpers.digits import digits, full_scale, trained_digits
+from tests.helpers.versions import merging
 
 mpl.use("Agg")
 CHIPS, SAMPLES, CLASSES = 7, 30, 4
@@ -87,6 +88,7 @@ def test_ekl_streams_over_samples():
     assert by_chip(logits, target).accuracy().item() == pytest.approx(expected.item())
 
 
+@merging
 def test_ekl_of_two_ranks_merges():
     logits, target = random_logits()
     whole = at_once(logits, target)
@@ -126,7 +128,7 @@ def test_ekl_refuses_what_it_cannot_average():
 def test_ekl_plot_shows_accuracy():
     logits, target = random_logits()
     figure, _ = at_once(logits, target).plot()
-    assert figure.get_suptitle().startswith("accuracy 0.")
+    assert figure.texts[0].get_text().startswith("accuracy 0.")
     mpl.pyplot.close(figure)
 
 
@@ -159,6 +161,7 @@ def test_confidence_equals_its_definition(bins):
         assert found[f"ece{suffix}"].item() == pytest.approx(error.item(), rel=1e-4)
 
 
+@merging
 def test_confidence_streams_and_merges():
     logits, target = random_logits()
     whole, first, second = (ChipConfidence(temperature=2.0) for _ in range(3))

@@ -125,6 +125,65 @@ def test_a_run_left_behind_is_waited_for(sweep, tmp_path):
     assert left.poll() == 0
 
 
+def started(path, out, *words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightning_cim.sweep", str(path), "--offline", f"--out={out}", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rows_of(out):
+    rows = csv.DictReader((out / "results.csv").read_text().splitlines())
+    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_processes_that_share_a_folder_do_each_run_once(sweep, tmp_path, method):
+    out = tmp_path / "out"
+    space = {"values": list(range(8))} if method == "grid" else {"min": 0.0, "max": 4.0}
+    path = sweep(method=method, parameters={"x": space, "wait": {"value": 0.3}})
+    words = ("--jobs=2", "--agents=2", "--count=8")
+    processes = [started(path, out, *words) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    done = log_of(tmp_path)
+    assert len(done) == len(set(done)) == 8
+    # the same values and numbers as one process with as many jobs as both
+    run_offline(path, tmp_path / "alone", jobs=4, count=8)
+    assert rows_of(out) == rows_of(tmp_path / "alone")
+    assert len(rows_of(out)) == 8
+    best = [line for text in said for line in text.splitlines() if line.startswith("best score")]
+    assert len(best) == 2
+    assert len(set(best)) == 1
+
+
+def test_a_process_takes_over_from_one_that_is_killed(sweep, tmp_path):
+    out = tmp_path / "out"
+    path = sweep(parameters={"x": {"values": [0, 1, 2, 3, 4, 5]}, "wait": {"value": 0.5}})
+    first, second = (started(path, out) for _ in range(2))
+    while len(list(out.glob("runs/*/lock"))) < 2:
+        time.sleep(0.02)
+    first.kill()  # its child lives on
+    first.communicate()
+    said, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    assert [row["other"] for row in rows_of(out)] == ["0.0", "1.0", "2.0", "3.0", "4.0", "5.0"]
+    done = log_of(tmp_path)
+    assert len(set(done)) == 6
+    assert len(done) <= 7  # the run that lost its process is done again
+
+
+def test_a_file_system_without_locks_is_said(sweep, tmp_path, monkeypatch, capsys):
+    def refuse(file, how):
+        raise OSError("No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert main([str(sweep()), "--offline", f"--out={tmp_path / 'out'}"]) == 2
+    assert "does not lock files (No locks available); choose another --out" in capsys.readouterr().err
+
+
 def test_a_folder_of_another_sweep_is_refused(sweep, tmp_path):
     run_offline(sweep(), tmp_path / "out", count=1)
     with pytest.raises(ValueError, match="holds another sweep"):
@@ -136,6 +195,7 @@ def test_a_folder_of_another_sweep_is_refused(sweep, tmp_path):
     [
         ({"method": "random"}, [], "never ends; give --count"),
         ({}, ["--jobs=0"], "jobs must be at least 1"),
+        ({}, ["--agents=0"], "agents must be at least 1"),
         ({}, ["--count=0"], "count must be at least 1"),
         ({"command": ["no-such-program"]}, [], "cannot run 'no-such-program'"),
         ({"method": "bayes", "parameters": {"x": {"mu": 0, "sigma": 1}}}, ["--count=1"], "bayes needs a range"),
