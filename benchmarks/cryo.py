@@ -45,11 +45,12 @@ def step_of(name: str, size: int, queries: int, batch: int) -> Callable[[], Tens
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, size, size, generator=generator)
     rotations, ctf = random_rotations(batch, generator), torch.rand(batch, size, size // 2 + 1, generator=generator)
+    seen = {"image": images, "rotation": rotations, "shift": torch.zeros(batch, 2), "ctf": ctf}
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     inside = (distances(size) <= radius_of(size)).flatten()
 
     def along_rays() -> Tensor:
-        queries = model.decoder(model.encode(images))
+        queries = model.decoder(model.encode(seen))
         points = ray_points(size, rotations).flatten(1, 3)[:, inside]
         volume = model.volume
         assert isinstance(volume, HashVolume)
@@ -59,7 +60,7 @@ def step_of(name: str, size: int, queries: int, batch: int) -> Callable[[], Tens
         return torch.fft.rfft2(grid.view(batch, size, size, size).sum(1))  # type: ignore[no-any-return]
 
     def on_voxels() -> Tensor:
-        return project(model.densities(model.encode(images)), model.positions, rotations)  # type: ignore[no-any-return]
+        return project(model.densities(model.encode(seen)), model.positions, rotations)  # type: ignore[no-any-return]
 
     def step() -> Tensor:
         optimizer.zero_grad()

@@ -35,10 +35,10 @@ from recipes.cryo_em.datamodule import CryoData
 from recipes.cryo_em.module import CROSSBARS, CryoModule
 from recipes.cryo_em.outcome import finish
 from recipes.cryo_em.run import fit
-from recipes.cryo_em.trained import describe
+from recipes.cryo_em.trained import as_fitted, describe
 
-EPOCHS = 16
-FAST_EPOCHS = 3
+EPOCHS = 5
+FAST_EPOCHS = 2
 COMMANDS = {**commands_data.COMMANDS, **commands_eval.COMMANDS}
 
 
@@ -94,8 +94,11 @@ class CryoCLI(cim.CIMCLI):
             "fit_seconds": time.perf_counter() - begin,
             "fit_cpu_seconds": cpu_seconds,
         }
-        data = self.datamodule
-        self.found = finish(self.model.model.cpu().eval(), data.train, out, about, data.held_out)
+        model, data = self.model.model.cpu().eval(), self.datamodule
+        particles, pose_errors = as_fitted(model, data)
+        if pose_errors is not None:
+            about["pose_errors"] = pose_errors
+        self.found = finish(model, particles, out, about, data.held_out)
 
 
 def main(args: ArgsType = None) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recipes._arrays import load_npz
 from recipes.cryo_em.export import STAR, export
 from recipes.cryo_em.particles import Particles
 from recipes.cryo_em.relion import read_relion
@@ -50,10 +51,10 @@ def with_truth(path: Path | str, particles: Particles) -> Particles:
         ValueError: If the file is missing or damaged, or of other particles.
     """
     try:
-        with np.load(path, allow_pickle=False) as held:
-            labels, positions, weights = (torch.from_numpy(held[name]) for name in ("labels", "positions", "weights"))
-            sigma = float(held["sigma"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        held = load_npz(path)
+        labels, positions, weights = (torch.from_numpy(held[name]) for name in ("labels", "positions", "weights"))
+        sigma = float(held["sigma"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a readable file of a simulation's truth ({error})") from error
     truth = Truth(Trajectory(positions, weights), particles.size, particles.pixel_size, sigma)
     return replace(particles, labels=labels, truth=truth)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 import lightning_cim as cim
 from recipes._tables import Cells
+from recipes.cryo_em.batches import batch_of
 from recipes.cryo_em.evaluate import BATCH, decode
 from recipes.cryo_em.judge import Judge
 from recipes.cryo_em.module import CROSSBARS
@@ -60,8 +61,8 @@ class OnChip(L.LightningModule):
         self.model, self.labels, self.judge, self.nearest = model, labels, judge, nearest
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Encode all images (n, D, D), decode the states, and log `METRICS`."""
-        latents = torch.cat([self.model.encode(part).cpu() for part in torch.split(batch, BATCH)])  # type: ignore[operator]
+        """Encode all images from what `CryoFormer.see` gave of them, decode the states, and log `METRICS`."""
+        latents = torch.cat([self.model.latents(part).cpu() for part in torch.split(batch, BATCH)])  # type: ignore[operator]
         states = label_states(latents, self.labels, len(self.judge.labels), self.nearest)
         found = self.judge.score(decode(self.model, states.latents)).numbers()  # type: ignore[arg-type]
         first = principal_components(latents, 1).scores[:, 0]
@@ -147,10 +148,12 @@ def study(
     if particles.labels is None:
         raise ValueError("chips are scored against the truth: these particles were not simulated")
     some = particles.subset(slice(0, options.images))
-    images, labels = some.images[slice(None)], particles.labels[: len(some)]
+    labels, parts = particles.labels[: len(some)], torch.split(torch.arange(len(some)), BATCH)
     found = {}
     for net, model in models.items():
         judge = Judge.of(some, model.support, options.states)  # type: ignore[arg-type]
+        # Base map, poses and projection are digital: what encoders see is the same on every chip.
+        seen = torch.cat([model.see(batch_of(some, rows)) for rows in parts])  # type: ignore[operator]
         module = OnChip(model, labels, judge, options.nearest)
         for part in options.parts:
             for sigma in (0.0, *options.sigmas):
@@ -160,7 +163,7 @@ def study(
                 found[Point(net, part, sigma)] = cim.evaluate_chips(
                     _trainer(),
                     module,
-                    DataLoader([images], batch_size=None),  # type: ignore[arg-type]
+                    DataLoader([seen], batch_size=None),  # type: ignore[arg-type]
                     variation=cim.Gaussian(sigma),
                     chips=chips,
                     seed=options.seed,

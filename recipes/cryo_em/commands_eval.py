@@ -23,7 +23,7 @@ from recipes.cryo_em.masks import density_mask, soft_mask
 from recipes.cryo_em.movie import write_movie
 from recipes.cryo_em.outcome import finish, numbers_of
 from recipes.cryo_em.states import principal_components, traversal
-from recipes.cryo_em.trained import describe, load_run
+from recipes.cryo_em.trained import as_fitted, describe, load_run
 
 Found = dict[str, Any]
 Main = Callable[[list[str]], Any]
@@ -49,7 +49,10 @@ def evaluate(words: Sequence[str], main: Main) -> Found:
     if options.moving is not None:
         moving = json.loads(_file(options.moving / "metrics.json").read_text(encoding="utf-8"))["scores"]
     chosen = Options(**options.options.as_dict())
-    found = finish(run.model, run.data.train, out, about, run.data.held_out, chosen)
+    particles, pose_errors = as_fitted(run.model, run.data)
+    if pose_errors is not None:
+        about["pose_errors"] = pose_errors
+    found = finish(run.model, particles, out, about, run.data.held_out, chosen)
     if options.moving is not None:
         found["control"] = still(found["scores"], moving)
         (out / "metrics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -74,7 +77,7 @@ def traverse(words: Sequence[str], main: Main) -> Found:
         raise ValueError(f"--component={options.component}: they are counted from 1")
     run = load_run(options.run)
     out = options.out or options.run / f"traverse-pc{options.component}"
-    latents = encode(run.model, run.data.train, progress=True)
+    latents = encode(run.model, as_fitted(run.model, run.data)[0], progress=True)
     components = principal_components(latents, options.component)
     states = traversal(latents, components, options.states, options.component - 1, options.nearest)
     volumes = decode(run.model, states.latents)
@@ -226,7 +229,13 @@ def compare(words: Sequence[str], main: Main) -> Found:
         print("\n".join(f"    {command}" for command in step.commands))
         print(f"\nthen again:\n\n    {_command('compare', words)}")
         return {"commands": list(step.commands)}
-    ours = finish(run.model, run.data.train, options.folder / "ours", {"data": describe(run.data)}, options=chosen)
+    ours = finish(
+        run.model,
+        as_fitted(run.model, run.data)[0],
+        options.folder / "ours",
+        {"data": describe(run.data)},
+        options=chosen,
+    )
     found: Found = {
         "about": f"{describe(run.data)}. The same images, states and mask for both; the mask is the support of"
         f" {options.run}. {report.DEFINITIONS}",

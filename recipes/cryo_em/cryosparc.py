@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes._arrays import load_npy
 from recipes.cryo_em.ctf import CTFParameters
 from recipes.cryo_em.geometry import matrix_from_vector, vector_from_matrix
 from recipes.cryo_em.particles import Particles
@@ -90,10 +91,10 @@ def read_cryosparc(
 
 def _load(path: Path) -> Rows:
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .cs file ({error})") from error
-    if not isinstance(rows, np.ndarray) or not rows.dtype.names or rows.ndim != 1 or len(rows) == 0:
+        rows = load_npy(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable .cs file: {error}") from error
+    if not rows.dtype.names or rows.ndim != 1 or len(rows) == 0:
         raise ValueError(f"{path}: not a .cs file of particles: no rows with named fields")
     return rows
 

@@ -17,6 +17,7 @@ from recipes.cryo_em.contrast import warn_of_contrast
 from recipes.cryo_em.cryodrgn_files import read_cryodrgn
 from recipes.cryo_em.cryosparc import read_cryosparc
 from recipes.cryo_em.particles import Particles
+from recipes.cryo_em.poses import Pose, misplaced
 from recipes.cryo_em.relion import read_relion
 from recipes.cryo_em.simulate import Simulation, simulate
 from recipes.cryo_em.structures import STRUCTURES
@@ -25,7 +26,7 @@ Source = Literal["sim", "beads", "star", "cryodrgn", "cs"]
 
 COUNT, SIZE, PIXEL_SIZE = 5000, 32, 3.0
 """Of a simulation, unless said otherwise."""
-SIMULATED_ONLY = {"snr": 0.1, "shift": 0.0, "frames": "all"}
+SIMULATED_ONLY = {"snr": 0.1, "shift": 0.0, "frames": "all", "pose_errors": (0.0, 0.0)}
 FILES_ONLY = {
     "path": None,
     "datadir": None,
@@ -56,6 +57,7 @@ class CryoData(L.LightningDataModule):
         pixel_size: Angstrom: 3 simulated; of cryoDRGN's files, what else is read from them.
         snr: Simulated: variance of the signal over that of the noise.
         shift: Simulated: contents are moved by up to this along x and y [pixels].
+        pose_errors: Simulated: poses are given wrong by so many degrees, about any axis, and pixels, in any direction.
         frames: Simulated: ``"one"`` is a particle that does not move, a negative control.
         invert: Of files: particles are bright on dark, as RELION and cryoSPARC extract them. False for dark ones.
         ignore_aberrations: Of .star and .cs files: read data with beam tilt or such as if it had none.
@@ -83,6 +85,7 @@ class CryoData(L.LightningDataModule):
         pixel_size: float | None = None,
         snr: float = 0.1,
         shift: float = 0.0,
+        pose_errors: tuple[float, float] = (0.0, 0.0),
         frames: Literal["all", "one"] = "all",
         invert: bool = True,
         ignore_aberrations: bool = False,
@@ -98,6 +101,7 @@ class CryoData(L.LightningDataModule):
         self.poses, self.ctf, self.invert, self.ignore_aberrations = poses, ctf, invert, ignore_aberrations
         self.count, self._size, self._pixel_size = count, size, pixel_size
         self.snr, self.shift, self.frames = snr, shift, frames
+        self.pose_errors = (pose_errors[0], pose_errors[1])
         self.holdout, self.half, self.batch_size, self.seed = holdout, half, batch_size, seed
         self.cache, self.progress = cache, progress
         self._particles: Particles | None = None
@@ -123,6 +127,8 @@ class CryoData(L.LightningDataModule):
                 raise ValueError(f"passthrough is for source=cs; the source is {self.source}")
             if self._pixel_size is not None and self.source != "cryodrgn":
                 raise ValueError(f"pixel_size is read from the file of source={self.source}; leave it out")
+        if not all(0 <= error < float("inf") for error in self.pose_errors):
+            raise ValueError(f"pose_errors={self.pose_errors}: degrees and pixels are expected, neither negative")
         if self.frames not in ("all", "one"):
             raise ValueError(f"frames={self.frames}: all or one is expected")
         if not 0 <= self.holdout < 1:
@@ -177,6 +183,11 @@ class CryoData(L.LightningDataModule):
             if len(rows) == 0:
                 raise ValueError(f"half={self.half}: the file puts no particle into it")
             particles = particles.subset(rows)
+        self.true_poses = Pose(particles.rotations, particles.shifts)
+        degrees, pixels = self.pose_errors
+        if degrees or pixels:
+            wrong = misplaced(self.true_poses, degrees, pixels, self.seed)
+            particles = replace(particles, rotations=wrong.rotation, shifts=wrong.shift)
         invert = self.invert and not self.is_simulated
         particles = replace(particles, images=particles.images.standardised(invert))
         if not self.is_simulated:

@@ -6,7 +6,7 @@ too, and maps of other programs are scored by the same `judge.Judge` (see `cryod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.cryo_em.batches import batch_of
 from recipes.cryo_em.judge import Judge, shuffled, spread
 from recipes.cryo_em.particles import Particles
 from recipes.cryo_em.scores import StateScores, motion_amplitude, spearman
@@ -43,8 +44,8 @@ class Heterogeneous(Protocol):
 
     support: Tensor
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Latents (b, N, C) of images (b, D, D)."""
+    def encode(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Latents (b, N, C) of a batch of `batches.batch_of`."""
 
     def volumes(self, latents: Tensor) -> Tensor:
         """Maps (b, D, D, D)."""
@@ -212,7 +213,8 @@ def encode(model: Heterogeneous, particles: Particles, progress: bool = False) -
         parts = track(list(parts), "encoding", transient=True)
     device = model.support.device
     with torch.no_grad():
-        return torch.cat([model.encode(particles.images[rows].to(device)).cpu() for rows in parts])
+        batches = (batch_of(particles, rows) for rows in parts)
+        return torch.cat([model.encode({k: v.to(device) for k, v in batch.items()}).cpu() for batch in batches])
 
 
 def decode(model: Heterogeneous, latents: Tensor) -> Tensor:

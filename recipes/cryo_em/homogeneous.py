@@ -6,7 +6,7 @@ network that it is compared with. Maps by direct inversion come with it, of all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,7 +31,7 @@ class Homogeneous:
 
     Example:
         >>> model = Homogeneous(torch.ones(4, 4, 4), torch.ones(4, 4, 4), 3.0)
-        >>> model.volumes(model.encode(torch.zeros(7, 4, 4))).shape
+        >>> model.volumes(model.encode({"image": torch.zeros(7, 4, 4)})).shape
         torch.Size([7, 4, 4, 4])
     """
 
@@ -42,9 +42,9 @@ class Homogeneous:
         self.volume = volume.cpu() * self.support
         self.pixel_size = pixel_size
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Zeros (b, 1, 1), whatever the images (b, D, D) show."""
-        return torch.zeros(len(images), 1, 1)
+        return torch.zeros(len(batch["image"]), 1, 1)
 
     def volumes(self, latents: Tensor) -> Tensor:
         """The same map for every latent, (b, D, D, D)."""

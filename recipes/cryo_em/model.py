@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+from recipes.cryo_em.backprojection import BackProjection
 from recipes.cryo_em.deformation import AttentionHead, DeformationDecoder, PerceptronDecoder, PerceptronHead, Values
-from recipes.cryo_em.encoders import ImageEncoder
+from recipes.cryo_em.encoders import Encoder, ImageEncoder
 from recipes.cryo_em.poses import PoseMode, poses_of
 from recipes.cryo_em.smoothing import Smoothing
 from recipes.cryo_em.support import check, positions_of, sphere
 from recipes.cryo_em.volumes import FeatureTable, HashVolume
 
+Sees = Literal["residual", "image"]
+
+QUIET = 0.1
+"""Of the usual first weights of the last layer, beside biases of variance 1: latents are all but one at first, and vary
+later as they must to be told apart in their noise. Otherwise noise of images fills most of their variance for long."""
 FOLLOW = 0.02
 """Share of a batch's mean latent in the reference."""
 
@@ -36,8 +43,11 @@ class CryoFormer(nn.Module):
         values: What cross-attention mixes, see `DeformationBlock`.
         volume: Feature volume: ``table``, one row a voxel of the support, or ``hash``, a multi-resolution hash grid.
         pose: ``given``; ``refine``: a correction for each particle; ``encoder``: from the image.
+        sees: What the image encoder sees: the ``residual`` of an image brought back into the molecule's frame, see
+            `BackProjection`, which takes its pose; or the ``image`` alone, as the paper has it.
         encoder_width: Of the hidden layers of the image encoders.
         encoder_depth: How many hidden layers.
+        pose_errors: By how many degrees and pixels given poses are thought to be off; only for ``pose="refine"``.
         smooth: Standard deviation in voxels of a blur of what latents add to the base; 0: none.
         particles: How many there are; only ``pose="refine"`` needs it.
 
@@ -51,7 +61,8 @@ class CryoFormer(nn.Module):
 
     Example:
         >>> model = CryoFormer(8, 3.0, encoder_depth=2)
-        >>> latents = model.encode(torch.zeros(5, 8, 8))
+        >>> images, rotations = torch.randn(5, 8, 8), torch.eye(3).expand(5, 3, 3)
+        >>> latents = model.encode({"image": images, "rotation": rotations, "shift": torch.zeros(5, 2)})
         >>> latents.shape, model.volumes(latents).shape
         (torch.Size([5, 4, 16]), torch.Size([5, 8, 8, 8]))
     """
@@ -74,8 +85,10 @@ class CryoFormer(nn.Module):
         values: Values = "features",
         volume: Literal["table", "hash"] = "table",
         pose: PoseMode = "given",
+        sees: Sees = "residual",
         encoder_width: int = 128,
         encoder_depth: int = 10,
+        pose_errors: tuple[float, float] = (2.0, 1.0),
         smooth: float = 0.7,
         particles: int = 0,
     ) -> None:
@@ -84,12 +97,24 @@ class CryoFormer(nn.Module):
             raise ValueError(f"decoder={decoder!r}: want 'transformer' or 'mlp'")
         if volume not in ("table", "hash"):
             raise ValueError(f"volume={volume!r}: want 'table' or 'hash'")
+        if sees not in ("residual", "image"):
+            raise ValueError(f"sees={sees!r}: want 'residual' or 'image'")
         self.size, self.pixel_size, self.queries, self.channels = size, pixel_size, queries, channels
         support = sphere(size)
         self.register_buffer("support", support)
         self.register_buffer("positions", positions_of(support), persistent=False)
-        self.encoder = ImageEncoder(size, queries * channels, encoder_width, encoder_depth)
-        self.poses = poses_of(pose, size, particles, encoder_width, encoder_depth)
+        self.encoder: Encoder
+        self.backprojection = None
+        if sees == "image":
+            self.encoder = ImageEncoder(size, queries * channels, encoder_width, encoder_depth)
+        else:
+            self.backprojection = BackProjection(size)
+            inputs = len(self.backprojection.nodes)
+            self.encoder = Encoder(inputs, queries * channels, encoder_width, encoder_depth)
+            with torch.no_grad():
+                self.encoder.last.weight.mul_(QUIET)
+                self.encoder.last.bias.normal_()
+        self.poses = poses_of(pose, size, particles, encoder_width, encoder_depth, pose_errors)
         self.decoder: nn.Module
         self.head: AttentionHead | PerceptronHead
         if decoder == "transformer":
@@ -131,6 +156,8 @@ class CryoFormer(nn.Module):
         self.positions = positions_of(mask)
         self.volume.place(self.positions, rows[mask])
         self.smoothing.place(mask)
+        if self.backprojection is not None:
+            self.backprojection.place(mask)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         mask = state_dict.get(f"{prefix}support")
@@ -138,9 +165,24 @@ class CryoFormer(nn.Module):
             self._place(mask.to(self.support.device))  # the table must have as many rows as the one that is loaded
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Deformation features F_D, the latent, (b, N, C) of standardised images (b, D, D); each row has variance 1."""
-        return layer_norm(self.encoder(images).view(len(images), self.queries, self.channels), (self.channels,))
+    def encode(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Deformation features F_D, the latents, (b, N, C); each row has variance 1.
+
+        Args:
+            batch: As of `batches.batch_of`: standardised images, and, but with ``sees="image"``, their poses and CTFs.
+        """
+        return self.latents(self.see(batch))
+
+    @torch.no_grad()  # the base map learns from images, not from what helps the encoder
+    def see(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the encoder sees of a batch of `batches.batch_of`, (b, ...)."""
+        if self.backprojection is None:
+            return batch["image"]
+        return self.backprojection(batch, self.base[self.support], self.positions)  # type: ignore[no-any-return]
+
+    def latents(self, seen: Tensor) -> Tensor:
+        """Latents (b, N, C) from what `see` gave."""
+        return layer_norm(self.encoder(seen).view(len(seen), self.queries, self.channels), (self.channels,))
 
     @torch.no_grad()
     def follow(self, latents: Tensor) -> None:

@@ -16,8 +16,8 @@ from recipes.cryo_em.consensus import consensus
 from recipes.cryo_em.deformation import Values
 from recipes.cryo_em.loss import Domain, ImageLoss
 from recipes.cryo_em.maps import read_map
-from recipes.cryo_em.model import CryoFormer
-from recipes.cryo_em.poses import GivenPoses, Pose, PoseEncoder, PoseMode, RefinedPoses, pose_loss
+from recipes.cryo_em.model import CryoFormer, Sees
+from recipes.cryo_em.poses import PROBE_EVERY, GivenPoses, Pose, PoseEncoder, PoseMode, RefinedPoses, pose_loss
 from recipes.cryo_em.projector import Projector
 from recipes.cryo_em.schedule import Schedule
 from recipes.cryo_em.support import check, support_of
@@ -41,14 +41,12 @@ class Rates:
         encoder: Of the image encoder.
         decoder: Of the decoder, its head and the feature volume.
         base: Of the base map.
-        poses: Of the poses.
         pose_from: Share of the run that takes poses as given.
     """
 
     encoder: float = 1e-3
     decoder: float = 3e-3
     base: float = 1e-3
-    poses: float = 1e-3
     pose_from: float = 0.3
 
 
@@ -72,8 +70,10 @@ class CryoModule(L.LightningModule):
         values: What cross-attention mixes: the image's ``features`` or the ``queries``.
         volume: ``table``: features for each voxel of the support; ``hash``: a multi-resolution hash grid.
         pose: ``given``; ``refine``: a correction for each particle; ``encoder``: read off the image.
+        sees: What the image encoder sees: the ``residual`` in the molecule's frame, or the ``image`` alone.
         encoder_width: Of the hidden layers.
         encoder_depth: How many.
+        pose_errors: By how many degrees and pixels given poses are thought to be off, for ``pose="refine"``.
         smooth: Standard deviation in voxels of a blur of what images add to the base.
         latent_noise: Standard deviation of what is added to latents, whose variance is 1, while training.
         rates: Learning rates.
@@ -108,8 +108,10 @@ class CryoModule(L.LightningModule):
         values: Values = "features",
         volume: Literal["table", "hash"] = "table",
         pose: PoseMode = "given",
+        sees: Sees = "residual",
         encoder_width: int = 128,
         encoder_depth: int = 10,
+        pose_errors: tuple[float, float] = (2.0, 1.0),
         smooth: float = 0.7,
         latent_noise: float = 0.5,
         rates: Rates = Rates(),
@@ -135,8 +137,10 @@ class CryoModule(L.LightningModule):
             "values": values,
             "volume": volume,
             "pose": pose,
+            "sees": sees,
             "encoder_width": encoder_width,
             "encoder_depth": encoder_depth,
+            "pose_errors": tuple(pose_errors),
             "smooth": smooth,
         }
         with torch.random.fork_rng(devices=[]):
@@ -186,10 +190,7 @@ class CryoModule(L.LightningModule):
             },
             {"name": "base", "params": [model.base]},
         ]
-        if isinstance(model.poses, RefinedPoses):
-            # A particle is seen once an epoch: with momentum it would drift on through the steps of all the others.
-            groups.append({"name": "poses", "params": [*model.poses.parameters()], "betas": (0.0, 0.99)})
-        elif isinstance(model.poses, PoseEncoder):
+        if isinstance(model.poses, PoseEncoder):
             groups[0]["params"] += [*model.poses.parameters()]
         return torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-10)
 
@@ -219,22 +220,39 @@ class CryoModule(L.LightningModule):
         if own and (joint or isinstance(self.model.poses, PoseEncoder)):
             found = self.model.poses(batch["image"], given, batch["index"])
             pose, aside = (found, None) if joint else (given, pose_loss(found, given))
-        error = self.loss(self.predict(batch, pose), batch["image"])
+        spectrum = self.predict(batch, pose)
+        if own and joint and isinstance(self.model.poses, RefinedPoses) and self._probes_now():
+            self.model.poses.probe(self.projector.images(spectrum), batch["index"], self._seed_of_step())
+        error = self.loss(spectrum, batch["image"])
+        self._error = error.detach()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("loss", error.detach(), prog_bar=True)
         return error if aside is None else error + aside  # type: ignore[no-any-return]
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Improve the poses of this batch's particles, which Adam leaves alone."""
+        poses = self.model.poses
+        if isinstance(poses, RefinedPoses) and poses.shift.grad is not None:
+            poses.step(float(self.trainer.strategy.reduce(self._error, reduce_op="mean")))
+
     def predict(self, batch: Batch, pose: Pose) -> Tensor:
         """Spectra (b, D, D // 2 + 1) of the images that the model expects to see."""
-        latents = self.model.encode(batch["image"])
+        seen_from = {"rotation": pose.rotation.detach(), "shift": pose.shift.detach()}
+        latents = self.model.encode({**batch, **seen_from})
         if self.training:
             self.model.follow(latents)
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+            generator = torch.Generator().manual_seed(self._seed_of_step())
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             latents = latents + self.latent_noise * noise
         densities = self.model.densities(latents)
         spectrum = self.projector(densities, self.model.positions, pose.rotation, pose.shift)
         return spectrum * batch["ctf"] if "ctf" in batch else spectrum  # type: ignore[no-any-return]
+
+    def _probes_now(self) -> bool:
+        return (self.global_step - self.schedule.pose_begin) % PROBE_EVERY == 0
+
+    def _seed_of_step(self) -> int:
+        return self.seed * 1_000_003 + self.global_step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Error on images that were not trained on, in the poses they are given."""

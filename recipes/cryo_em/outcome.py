@@ -86,6 +86,9 @@ def _finish(
     write_movie(out / "traversal.gif", found.path.volumes, "along PC 1")
     (out / "metrics.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
     report.write_fit(out / "report.html", everything, pictures)
+    for name, said in report.facts(scores) + report.pose_facts(everything):
+        if name in ("unseen images", "poses"):
+            print(f"{name}: {said}")
     print(f"{text(report.score_table(scores))}\n\nreport: {out / 'report.html'}, maps: {out / MAPS}")
     return everything
 

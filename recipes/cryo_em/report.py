@@ -107,6 +107,18 @@ def facts(scores: Found) -> list[tuple[str, str]]:
     return said
 
 
+def pose_facts(found: Found) -> list[tuple[str, str]]:
+    """How far off poses are, where they were not taken as given and the true ones are known."""
+    if "pose_errors" not in found:
+        return []
+    off = found["pose_errors"]
+    said = f"off by {off['angle']:.2f} degrees and {off['shift']:.2f} pixels, root mean square"
+    said += f"; given off by {off['angle_given']:.2f} and {off['shift_given']:.2f}"
+    if "angle_bound" in off:
+        said += f"; who knows map and conformations is left with {off['angle_bound']:.2f} and {off['shift_bound']:.2f}"
+    return [("poses", said)]
+
+
 def write_fit(path: Path, found: Found, pictures: Mapping[str, Figure]) -> None:
     """The page of one fit.
 
@@ -123,7 +135,7 @@ def write_fit(path: Path, found: Found, pictures: Mapping[str, Figure]) -> None:
     parts += [("table", score_table(scores))]
     if scores.get("states"):
         parts.append(("note", DEFINITIONS))
-    parts += [("list", facts(scores))]
+    parts += [("list", facts(scores) + pose_facts(found))]
     for name, heading, note in (
         ("latents", "Latents", ""),
         (

@@ -18,7 +18,6 @@ class Schedule:
         encoder: Largest learning rate of the image encoder.
         decoder: Of the decoder, its head and the feature volume.
         base: Of the base map.
-        poses: Of the poses.
         pose_from: Share of the run that takes poses as given; the pose encoder is pre-trained meanwhile.
         rise: Share of the run over which learning rates rise.
 
@@ -35,14 +34,13 @@ class Schedule:
     encoder: float = 1e-3
     decoder: float = 3e-3
     base: float = 1e-3
-    poses: float = 1e-3
     pose_from: float = 0.3
     rise: float = 0.02
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: want at least 1")
-        for name in ("encoder", "decoder", "base", "poses"):
+        for name in ("encoder", "decoder", "base"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learning rate {name}={getattr(self, name)}: want a positive number")
         for name in ("pose_from", "rise"):
@@ -50,15 +48,12 @@ class Schedule:
                 raise ValueError(f"{name}={getattr(self, name)}: want a share of the run, 0 to 1")
 
     def lr(self, name: str, step: int) -> float:
-        """Learning rate of ``encoder``, ``decoder``, ``base`` or ``poses`` at a step, counted from 0."""
+        """Learning rate of ``encoder``, ``decoder`` or ``base`` at a step, counted from 0."""
         largest: float = getattr(self, name)
-        begin = 0
-        if name == "poses":
-            begin = self.pose_begin
-        rise = max(1, round(self.rise * (self.steps - begin)))
-        if step - begin < rise:
-            return largest * max(step - begin + 1, 0) / rise
-        share = min(1.0, (step - begin - rise) / max(1, self.steps - begin - rise))
+        rise = max(1, round(self.rise * self.steps))
+        if step < rise:
+            return largest * max(step + 1, 0) / rise
+        share = min(1.0, (step - rise) / max(1, self.steps - rise))
         return largest * (LAST + (1 - LAST) * (0.5 + 0.5 * math.cos(math.pi * share)))
 
     @property

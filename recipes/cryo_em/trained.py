@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recipes.cryo_em.datamodule import CryoData
 from recipes.cryo_em.model import CryoFormer
 from recipes.cryo_em.module import load_model
+from recipes.cryo_em.particles import Particles
+from recipes.cryo_em.pose_bound import pose_bound
+from recipes.cryo_em.poses import GivenPoses, Pose, angle_between, found_poses
 
 CHECKPOINT = "last.ckpt"
 CONFIG = "config.json"
@@ -48,6 +52,36 @@ def load_run(folder: Path) -> Trained:
             f"{folder}: images of {data.size} pixels, but a model of {model.size}; have the files changed?"
         )
     return Trained(folder, config, model, data)
+
+
+def as_fitted(model: CryoFormer, data: CryoData) -> tuple[Particles, dict[str, float] | None]:
+    """The particles of a fit in the poses it found, and how far off poses were and are.
+
+    Args:
+        model: Fitted.
+        data: What it was fitted to.
+
+    Returns:
+        The particles to train on, and, where poses were not taken as given and the true ones are known, root mean
+        square angles [degree] and distances [pixel] from those: ``angle_given``, ``angle``, ``shift_given``, ``shift``;
+        for images with errors and noise also the least that can be left, ``angle_bound`` and ``shift_bound``.
+    """
+    everything, rows = data.particles, data.train_rows
+    if isinstance(model.poses, GivenPoses):
+        return data.train, None
+    given = Pose(everything.rotations, everything.shifts)
+    found = found_poses(model.poses, everything.images, given)
+    held = replace(everything, rotations=found.rotation, shifts=found.shift).subset(rows)
+    if not data.is_simulated:
+        return held, None
+    true, errors = data.true_poses, {}
+    for name, pose in (("_given", given), ("", found)):
+        errors[f"angle{name}"] = float(angle_between(pose.rotation, true.rotation)[rows].square().mean().sqrt())
+        errors[f"shift{name}"] = float((pose.shift - true.shift)[rows].square().sum(1).mean().sqrt())
+    if all(error > 0 for error in data.pose_errors) and data.snr < math.inf:
+        rightly = replace(everything, rotations=true.rotation, shifts=true.shift).subset(rows)
+        errors["angle_bound"], errors["shift_bound"] = pose_bound(rightly, data.snr, *data.pose_errors)
+    return held, errors
 
 
 def describe(data: CryoData) -> str:

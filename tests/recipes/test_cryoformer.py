@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from recipes.cryo_em.maps import read_map
+from recipes.cryo_em.report import pose_facts
+from recipes.cryo_em.trained import load_run
 from recipes.cryoformer import main
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "cryoformer.yaml"
@@ -53,6 +55,22 @@ def test_fit_writes_what_it_promises_and_refuses_another_configuration(tmp_path)
 def test_variants(tmp_path, options):
     found = main(["fit", *TINY, *options, f"--out={tmp_path}"])
     assert found["scores"]["particles"] == (96 if "--data.holdout=0.2" in options else 120)
+
+
+def test_poses_that_were_refined_are_judged_and_used(tmp_path):
+    """Also by `eval`, from the checkpoint, and images that were not fitted keep the poses they are given."""
+    options = ["--model.pose=refine", "--data.pose_errors=[2,1]", "--data.snr=10", "--data.holdout=0.2"]
+    out = tmp_path / "run"
+    found = main(["fit", *TINY, *options, "--model.rates.pose_from=0", "--trainer.max_epochs=6", f"--out={out}"])
+    off = found["pose_errors"]
+    assert (off["angle_given"], off["shift_given"]) == pytest.approx((2, 1), abs=1e-2)
+    assert off["shift_bound"] < off["shift"] < 0.8
+    again = main(["eval", str(out)])
+    assert again["pose_errors"] == pytest.approx(off)
+    assert again["scores"]["states"]["motion"] == pytest.approx(found["scores"]["states"]["motion"], abs=1e-4)
+    run = load_run(out)
+    assert not run.model.poses.shift[run.data.held_out_rows].any()
+    assert "poses" in dict(pose_facts(found))
 
 
 def test_the_config_is_complete(tmp_path):

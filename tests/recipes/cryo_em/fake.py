@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -33,8 +35,8 @@ class Knowing:
         assert particles.truth is not None
         self.support = density_mask(particles.truth.volumes(torch.linspace(0, 1, 9)).mean(0)) > 0
 
-    def encode(self, images: Tensor) -> Tensor:
-        rows = (images[:, 0, 0][:, None] - self.keys).abs().argmin(1)
+    def encode(self, batch: Mapping[str, Tensor]) -> Tensor:
+        rows = (batch["image"][:, 0, 0][:, None] - self.keys).abs().argmin(1)
         x = self.known[rows]
         x = 1 - x if self.flip else x
         return torch.stack([x, x**2, torch.ones_like(x)], 1)[:, None]

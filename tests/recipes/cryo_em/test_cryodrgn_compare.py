@@ -30,7 +30,7 @@ def stand_in(command, particles, sign=1.0):
     if words[1] == "train_vae":
         folder = Path(options["-o"])
         folder.mkdir()
-        means = model.encode(particles.images[slice(None)])[:, 0].numpy()
+        means = model.encode({"image": particles.images[slice(None)]})[:, 0].numpy()
         for epoch in (2, 10):
             with (folder / f"z.{epoch}.pkl").open("wb") as file:
                 pickle.dump(means if epoch == 10 else 0 * means, file)

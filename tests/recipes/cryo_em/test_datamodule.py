@@ -9,6 +9,7 @@ from recipes.cryo_em.contrast import contrast
 from recipes.cryo_em.ctf import ctf
 from recipes.cryo_em.datamodule import CryoData
 from recipes.cryo_em.export import export
+from recipes.cryo_em.poses import angle_between
 from recipes.cryo_em.simulate import Simulation, simulate
 from recipes.cryo_em.structures import beads
 from tests.recipes.cryo_em.sets import assert_same
@@ -222,3 +223,21 @@ def test_a_fit_killed_in_an_epoch_goes_on_with_the_batches_it_would_have_seen(sm
     trainer(tmp_path, 25, enable_checkpointing=False).fit(rest, small(batch_size=4), ckpt_path=tmp_path / "x.ckpt")
     assert part.seen + rest.seen == whole.seen
     assert len(whole.seen) == 25
+
+
+def test_poses_can_be_given_wrong():
+    options = {"count": 12, "size": 16, "pixel_size": 6.0, "cache": None, "progress": False, "seed": 3}
+    right, wrong = CryoData("beads", **options), CryoData("beads", pose_errors=(2.0, 1.0), **options)
+    assert torch.equal(wrong.particles.images[slice(None)], right.particles.images[slice(None)])
+    assert torch.equal(wrong.true_poses.rotation, right.particles.rotations)
+    assert torch.equal(wrong.true_poses.shift, right.particles.shifts)
+    off = angle_between(wrong.particles.rotations, right.particles.rotations)
+    assert off.tolist() == pytest.approx([2.0] * 12, abs=1e-2)
+    assert (wrong.particles.shifts - right.particles.shifts).norm(dim=1).tolist() == pytest.approx([1.0] * 12)
+    assert torch.equal(
+        wrong.particles.rotations, CryoData("beads", pose_errors=(2.0, 1.0), **options).particles.rotations
+    )
+    with pytest.raises(ValueError, match="neither negative"):
+        CryoData("beads", pose_errors=(-1.0, 0.0), **options)
+    with pytest.raises(ValueError, match="pose_errors is for simulations"):
+        CryoData("star", path="p.star", pose_errors=(1.0, 0.0))

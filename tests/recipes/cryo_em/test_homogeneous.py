@@ -121,9 +121,9 @@ def test_the_baseline_ignores_latents(still):
     support = torch.zeros(SIZE, SIZE, SIZE, dtype=torch.bool)
     support[4:12, 4:12, 4:12] = True
     model = Homogeneous(torch.ones(SIZE, SIZE, SIZE), support, 6.0)
-    volumes = model.volumes(model.encode(still.images[:3]))
+    volumes = model.volumes(model.encode({"image": still.images[:3]}))
     assert torch.equal(volumes, support.float().expand(3, -1, -1, -1))
-    assert model.attention_maps(model.encode(still.images[:3])).shape == (3, 1, SIZE, SIZE, SIZE)
+    assert model.attention_maps(model.encode({"image": still.images[:3]})).shape == (3, 1, SIZE, SIZE, SIZE)
 
 
 def test_too_few_images_are_refused(still):

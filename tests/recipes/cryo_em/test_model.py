@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from recipes.cryo_em.deformation import LEAK, AttentionHead, PerceptronHead
+from recipes.cryo_em.geometry import random_rotations
 from recipes.cryo_em.model import CryoFormer
 from recipes.cryo_em.support import distances, positions_of, sphere
 from recipes.cryo_em.volumes import FeatureTable, HashVolume
@@ -20,6 +21,16 @@ def tiny(**options):
     return model
 
 
+def seen(images):
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "image": images,
+        "rotation": random_rotations(len(images), generator),
+        "shift": torch.rand(len(images), 2, generator=generator),
+        "ctf": torch.rand(len(images), SIZE, SIZE // 2 + 1, generator=generator),
+    }
+
+
 @pytest.fixture
 def images():
     return torch.randn(2, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -28,9 +39,10 @@ def images():
 @pytest.mark.parametrize("decoder", ["transformer", "mlp"])
 @pytest.mark.parametrize("values", ["features", "queries"])
 @pytest.mark.parametrize("volume", ["table", "hash"])
-def test_every_variant_tells_images_apart_and_learns_everything(images, decoder, values, volume):
-    model = tiny(decoder=decoder, values=values, volume=volume)
-    latents = model.encode(images)
+@pytest.mark.parametrize("sees", ["residual", "image"])
+def test_every_variant_tells_images_apart_and_learns_everything(images, decoder, values, volume, sees):
+    model = tiny(decoder=decoder, values=values, volume=volume, sees=sees)
+    latents = model.encode(seen(images))
     assert latents.shape == (2, 3, 4)
     maps = model.volumes(latents)
     assert maps.shape == (2, SIZE, SIZE, SIZE)
@@ -67,13 +79,13 @@ def test_features_of_each_image_in_the_ablation():
 
 def test_attention_maps_sum_to_one_on_the_support(images):
     model = tiny()
-    maps = model.attention_maps(model.encode(images))
+    maps = model.attention_maps(model.encode(seen(images)))
     assert maps.shape == (2, 3, SIZE, SIZE, SIZE)
     assert torch.allclose(maps.sum(1), model.support.float().expand(2, -1, -1, -1), atol=1e-5)
     ablation = tiny(decoder="mlp")
     assert (model.attends, ablation.attends) == (True, False)
     with pytest.raises(ValueError, match="no attention"):
-        ablation.attention_maps(ablation.encode(images))
+        ablation.attention_maps(ablation.encode(seen(images)))
 
 
 def test_voxels_that_stay_keep_their_features():
@@ -95,7 +107,7 @@ def test_another_model_takes_over_the_support(images, volume):
     trained, fresh = tiny(volume=volume), tiny(volume=volume)
     trained.set_support(distances(SIZE) < 2.5)
     fresh.load_state_dict(trained.state_dict())
-    latents = trained.encode(images)
+    latents = trained.encode(seen(images))
     assert torch.equal(fresh.volumes(latents), trained.volumes(latents))
 
 
@@ -129,6 +141,7 @@ def test_feature_table_is_the_parameter():
     ("options", "said"),
     [
         ({"decoder": "cnn"}, "cnn"),
+        ({"sees": "noise"}, "noise"),
         ({"volume": "mesh"}, "mesh"),
         ({"values": "keys"}, "keys"),
         ({"heads": 3}, "not a multiple of heads=3"),
@@ -141,10 +154,19 @@ def test_unknown_options(options, said):
         tiny(**options)
 
 
+@torch.no_grad()
+def test_at_first_latents_hardly_tell_images_apart():
+    """What fills them with the noise of images before anything is learned stays there for long."""
+    model, noise = tiny(channels=16, encoder_depth=10, encoder_width=64), seen(torch.randn(50, SIZE, SIZE))
+    quiet = model.encode(noise).var(0).mean()
+    model.encoder.last.weight.mul_(10)
+    assert quiet < 0.5 * model.encode(noise).var(0).mean()
+
+
 def test_latents_have_variance_one_and_the_reference_moves_nothing():
     torch.manual_seed(0)
     model = CryoFormer(8, 3.0, encoder_depth=2)
-    latents = model.encode(torch.randn(5, 8, 8))
+    latents = model.encode(seen(torch.randn(5, 8, 8)))
     assert torch.allclose(latents.var(-1, unbiased=False), torch.ones(5, 4), atol=1e-3)
     for _ in range(400):
         model.follow(latents)

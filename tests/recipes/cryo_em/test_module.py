@@ -158,9 +158,9 @@ def test_a_checkpoint_opens_without_particles(tmp_path):
     runner = trainer(tmp_path, 2)
     runner.fit(made, datamodule=particles)
     runner.save_checkpoint(tmp_path / "run.ckpt")
-    model, images = load_model(tmp_path / "run.ckpt"), torch.randn(2, SIZE, SIZE)
+    model, batch = load_model(tmp_path / "run.ckpt"), next(iter(particles.predict_dataloader()))
     with torch.no_grad():
-        assert torch.equal(model.volumes(model.encode(images)), made.model.volumes(made.model.encode(images)))
+        assert torch.equal(model.volumes(model.encode(batch)), made.model.volumes(made.model.encode(batch)))
     (tmp_path / "other.ckpt").write_bytes(b"")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of"):
