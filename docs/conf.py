@@ -12,7 +12,7 @@ html_theme = "furo"
 html_title = f"lightning_cim {version}"
 html_static_path: list[str] = []
 
-myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_enable_extensions = ["fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"

@@ -69,6 +69,15 @@ def test_output_that_is_not_shown_is_an_error(guide):
         run_guide(guide(GUIDE.replace("```text", "```other")))
 
 
+def test_a_guide_goes_on_from_another(guide, tmp_path):
+    (tmp_path / "first.md").write_text("```python\nx = 2\nprint('not compared')\n```\n\n```text\nwhatever\n```\n")
+    second = "# On\n\n<!-- guide: after=first.md -->\n```python\nprint(x + 1)\n```\n\n```text\n{}\n```\n"
+    assert run_guide(guide(second.format(3))).differences() == []
+    assert run_guide(guide(second.format(4))).differences() == ["line 9: shown '4', printed '3'"]
+    with pytest.raises(NameError):
+        run_guide(guide(second.format(3).replace("after=", "skip=")))
+
+
 def test_errors_name_the_guide_and_its_line(guide):
     path = guide(GUIDE.replace("x / 3", "x / 0"))
     with pytest.raises(ZeroDivisionError) as error:

@@ -12,6 +12,9 @@ Comments on the line before a block say how it is treated:
   last digit shown. Integers and words must be the same; digests such as ``#1a2b3c4d`` and the widths of columns need
   not.
 * ``<!-- guide: within=0.03 ignore=\d+$ -->``: nor is what this pattern finds, line by line.
+
+A guide with a line ``<!-- guide: after=quickstart.md -->`` goes on from that one: its ``python`` blocks run first, in
+the same namespace, and what they print is not looked at.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from pathlib import Path
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REMARK = re.compile(r"<!-- guide:\s*(.*?)\s*-->\n\Z")
 PICTURE = re.compile(r"!\[[^\]]*\]\((images/[^)]+\.png)\)")
+AFTER = re.compile(r"^<!-- guide: after=(\S+) -->$", re.MULTILINE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -105,12 +109,16 @@ def run_guide(path: Path) -> Run:
     """
     text = path.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
+    for before in AFTER.findall(text):
+        with contextlib.redirect_stdout(io.StringIO()):
+            for block in blocks_of((path.parent / before).read_text(encoding="utf-8")):
+                if _runs(block):
+                    _execute(block, path.parent / before, namespace)
     shown, printed, last = [], io.StringIO(), 0
     for block in blocks_of(text):
-        if block.kind == "python" and block.remark != "skip":
-            code = compile("\n" * (block.line - 1) + block.body, str(path), "exec")
+        if _runs(block):
             with contextlib.redirect_stdout(printed):
-                exec(code, namespace)
+                _execute(block, path, namespace)
             last = block.line
         elif block.kind == "text":
             shown.append((block, printed.getvalue()))
@@ -118,6 +126,14 @@ def run_guide(path: Path) -> Run:
     if printed.getvalue():
         raise ValueError(f"{path}:{last}: printed, but shown nowhere: {printed.getvalue()[:200]!r}")
     return Run(shown)
+
+
+def _runs(block: Block) -> bool:
+    return block.kind == "python" and block.remark != "skip"
+
+
+def _execute(block: Block, path: Path, namespace: dict[str, object]) -> None:
+    exec(compile("\n" * (block.line - 1) + block.body, str(path), "exec"), namespace)
 
 
 def differing_lines(
@@ -169,6 +185,7 @@ def main(path: Path) -> None:
     torch.set_num_threads(1)
     path = path.resolve()
     home = Path.cwd()
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # of programs that a guide starts
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
