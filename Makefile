@@ -15,7 +15,7 @@ PEERS_PINS := benchmarks/peers_requirements.txt
 PEERS_STAMP := $(PEERS_VENV)/.peers-$(shell cksum < $(PEERS_PINS) | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench bench-peers ecg-real clean
+.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench bench-peers minimum ecg-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,12 @@ types: setup ## mypy, strict
 
 unit: setup ## the tests, on both cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+minimum: setup ## the tests on the oldest versions that pyproject.toml allows (5 GB, Python 3.10 or 3.11)
+	test -x $(VENV)/minimum/bin/python || $(PYTHON) -m venv $(VENV)/minimum
+	$(VENV)/minimum/bin/python -m pip install --quiet -r tests/release/minimum.txt
+	OMP_NUM_THREADS=1 $(VENV)/minimum/bin/python -m pytest -q -n $(JOBS) tests/callbacks tests/chip tests/variation \
+		tests/evaluation tests/programming tests/contract tests/strategies tests/release tests/test_*.py
 
 docs: setup ## the documentation in build/docs, warnings are errors
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs

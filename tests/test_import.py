@@ -128,7 +128,8 @@ def test_imports_point_one_way(path):
             assert rest[0] in ALLOWED[room] | {room}, f"{path} imports {module}"
 
 
-SHARED = sorted(PACKAGE / f"_{name}.py" for name in ("data", "digest", "plotting", "progress", "tables", "undisturbed"))
+NAMES = ("data", "digest", "files", "plotting", "progress", "tables", "undisturbed")
+SHARED = sorted(PACKAGE / f"_{name}.py" for name in NAMES)
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.name)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_cim._files import json_of
 from lightning_cim.codesign.evaluator import Outcome
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class EvaluationCache:
 
 def _read(path: Path) -> Outcome | None:
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = json_of(path)
         return Outcome({str(name): float(value) for name, value in entry["metrics"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cim._files import is_finite, short
 from lightning_cim._tables import aligned
 
 Value = int | float | str
@@ -54,21 +55,23 @@ class Slot:
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ValueError(f"a slot's name is a word of letters, digits and underscores, got {self.name!r}")
+            raise ValueError(f"a slot's name is a word of letters, digits and underscores, got {short(self.name)}")
         if not self.values:
             raise ValueError(f"slot {self.name!r} has no values: give at least one")
         words = [isinstance(value, str) for value in self.values]
         if any(words) and not all(words):
-            raise ValueError(f"slot {self.name!r} mixes numbers and words: {list(self.values)}")
+            raise ValueError(f"slot {self.name!r} mixes numbers and words: {short(list(self.values))}")
         for value in self.values:
             if isinstance(value, bool) or not isinstance(value, int | float | str):
-                raise ValueError(f"slot {self.name!r}: a value is a number or a word, got {value!r}")
+                raise ValueError(f"slot {self.name!r}: a value is a number or a word, got {short(value)}")
             if isinstance(value, str) and not _TEXT.fullmatch(value):
-                raise ValueError(f"slot {self.name!r}: a word starts with a letter and has no blanks, got {value!r}")
-            if not isinstance(value, str) and not math.isfinite(value):
-                raise ValueError(f"slot {self.name!r}: a number is finite, got {value!r}")
+                raise ValueError(
+                    f"slot {self.name!r}: a word starts with a letter and has no blanks, got {short(value)}"
+                )
+            if not isinstance(value, str) and not is_finite(value):
+                raise ValueError(f"slot {self.name!r}: a number is finite, got {short(value)}")
         if len(set(self.values)) != len(self.values):
-            raise ValueError(f"slot {self.name!r} lists a value twice: {list(self.values)}")
+            raise ValueError(f"slot {self.name!r} lists a value twice: {short(list(self.values))}")
 
     @property
     def is_text(self) -> bool:

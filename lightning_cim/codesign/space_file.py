@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lightning_cim._files import text_of
 from lightning_cim.codesign.space import Slot, Space
 
 _SLOT_KEYS = ("name", "values", "unit", "about")
@@ -29,12 +30,12 @@ def read_space(path: Path) -> Space:
     if not path.is_file():
         raise FileNotFoundError(f"there is no design space file {path}")
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(text_of(path), Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply to be a design space") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError(f"{_place(path, mark)}: no YAML: {getattr(error, 'problem', None) or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8: {error.reason} at byte {error.start}") from error
     if root is None:
         raise ValueError(f"{path}: empty: a design space has a list of slots")
     entries = _entries(path, root, ("name", "about", "slots"), "a design space")
@@ -51,7 +52,7 @@ def read_space(path: Path) -> Space:
         slots.append(slot)
     if not slots:
         raise ValueError(f"{_place(path, listed.start_mark)}: there are no slots: give at least one")
-    return Space(tuple(slots), str(_value(path, entries["name"])) if "name" in entries else path.stem)
+    return Space(tuple(slots), _text(path, "name", entries["name"]) if "name" in entries else path.stem)
 
 
 def _slot(path: Path, node: yaml.Node) -> Slot:
@@ -63,7 +64,7 @@ def _slot(path: Path, node: yaml.Node) -> Slot:
     values = _value(path, entries["values"])
     if not isinstance(values, list):
         raise ValueError(f"{_place(path, entries['values'].start_mark)}: values is a list, such as [3, 5, 7]")
-    texts = {key: str(_value(path, entries[key])) for key in ("unit", "about") if key in entries}
+    texts = {key: _text(path, key, entries[key]) for key in ("unit", "about") if key in entries}
     try:
         return Slot(_value(path, entries["name"]), tuple(values), **texts)
     except (ValueError, TypeError) as error:
@@ -84,11 +85,17 @@ def _entries(path: Path, node: yaml.Node, known: tuple[str, ...], what: str) -> 
     return entries
 
 
+def _text(path: Path, key: str, node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"{_place(path, node.start_mark)}: {key} is a text")
+    return str(_value(path, node))
+
+
 def _value(path: Path, node: yaml.Node) -> Any:
     """What a node says, by the rules of safe YAML."""
     try:
         return yaml.SafeLoader("").construct_document(node)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{_place(path, node.start_mark)}: {getattr(error, 'problem', None) or error}") from error
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_cim._files import json_of, text_of
 from lightning_cim.codesign.optimizers.base import Proposal
 from lightning_cim.codesign.trial import Trial
 
@@ -83,7 +84,7 @@ class TrialStore:
         if not self._progress.exists():
             return None
         try:
-            found = json.loads(self._progress.read_text(encoding="utf-8"))
+            found = json_of(self._progress)
             return Progress(**{**found, "proposals": [Proposal(**entry) for entry in found["proposals"]]})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{self._progress} is damaged: {error}; delete the folder, or restore the file") from error
@@ -102,7 +103,7 @@ def read_trials(path: str | os.PathLike[str]) -> list[Trial]:
         ValueError: A line is no trial, or trials are missing or doubled; with file and line.
     """
     trials: list[Trial] = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n")[:-1], start=1):
+    for number, line in enumerate(text_of(Path(path)).split("\n")[:-1], start=1):
         try:
             trial = Trial.from_json(line)
         except (ValueError, TypeError) as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lightning_cim._files import is_finite, json_in
 
 if TYPE_CHECKING:
     from lightning_cim.codesign.space import Design
@@ -53,7 +54,7 @@ class Trial:
         if self.number < 0:
             raise ValueError(f"Trial: number must be 0 or more, got {self.number!r}")
         for name, value in {**self.metrics, "reward": self.reward}.items():
-            if not math.isfinite(value):
+            if not is_finite(value):
                 raise ValueError(f"Trial {self.number}: {name} must be finite, got {value!r}; leave it out, or fail it")
 
     def to_json(self) -> str:
@@ -75,8 +76,8 @@ class Trial:
             ValueError: The line is torn, or is no trial; the message says which field is at fault.
         """
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            found = json_in(line)
+        except ValueError as error:
             raise ValueError(f"not a line of JSON: {error}") from error
         if not isinstance(found, dict) or set(found) != set(FIELDS):
             raise ValueError(f"a trial has the fields {', '.join(FIELDS)}")

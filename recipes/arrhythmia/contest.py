@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes._arrays import load_npz
 from recipes.arrhythmia.records import FS, Strip, is_va
 
 SEGMENT = 1250
@@ -248,13 +249,7 @@ def load_strips(path: str | Path) -> list[Strip]:
     Raises:
         ValueError: Naming the file and the field or strip, if a field is missing or the fields contradict each other.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # numpy and zipfile each have several errors for a file that is not an npz
-        raise ValueError(f"{path}: not an npz of strips ({error})") from None
+    data = load_npz(path)
     missing = {"signal", "offsets", "lsb_mv", "patient", "rhythm"} - data.keys()
     if missing:
         raise ValueError(f"{path}: the fields {sorted(missing)} are missing; save_strips writes such a file")

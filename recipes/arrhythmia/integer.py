@@ -13,7 +13,6 @@ scaling.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from recipes._arrays import load_npz
 
 if TYPE_CHECKING:
     import torch
@@ -192,9 +193,8 @@ class IntegerNet:
             FileNotFoundError: if there is no such file.
             ValueError: naming the file, if it is no such export.
         """
+        arrays = load_npz(path)
         try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = dict(data)
             if int(arrays["format"]) != FORMAT:
                 raise ValueError(f"format {int(arrays['format'])}, this code reads {FORMAT}: export again")
             quantiser = ActivationQuantiser(
@@ -203,7 +203,7 @@ class IntegerNet:
             return cls(tuple(_layer_from(arrays, name) for name in LAYERS), quantiser, int(arrays["length"]))
         except KeyError as error:
             raise ValueError(f"{path}: not an integer export, entry {error} is missing") from error
-        except (ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}: not an integer export that can be read: {error}") from error
 
     def _checked(self, x: ArrayLike) -> NDArray[np.int32]:

@@ -90,7 +90,8 @@ class Table:
         return (
             f"{settings.source} volumes of {settings.size} x {settings.size} pixels, noise {settings.noise:g};"
             f" {settings.train} healthy subjects to train on, {settings.val} volumes for each threshold,"
-            f" {settings.test} test volumes of each kind of lesion. {settings.epochs} epochs, batches of"
+            f" {settings.test} test volumes of each kind of lesion (data seed {settings.data_seed}). Epochs:"
+            f" {', '.join(f'{arch} {count}' for arch, count in epochs.items())}; batches of"
             f" {settings.batch_size}, training seeds {', '.join(map(str, self.seeds))}. Epochs were chosen on healthy"
             f" volumes, thresholds on validation volumes. {len(seconds)} trainings of {min(seconds):.0f} to"
             f" {max(seconds):.0f} CPU seconds."

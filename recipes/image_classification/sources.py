@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes._arrays import load_npz
+
 MEMORY = 8 * 2**30
 """Bytes of images that are read into memory at most."""
 
@@ -126,11 +128,7 @@ _OFFLINE = {"mnist5k": _mnist5k, "digits": _digits}
 def _npz(path: Path) -> Source:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; data.root must be an npz with train_images, train_labels and test_*")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file}
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not an npz of plain arrays: {error}") from error
+    arrays = load_npz(path)
     parts = [part for part in ("train", "val", "test") if f"{part}_images" in arrays]
     for part in ("train", "test"):
         if part not in parts:

@@ -6,7 +6,6 @@ import importlib
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, default_collate
 
 import lightning_cim as cim
@@ -17,6 +16,7 @@ from lightning_cim.evaluation.worst_case import worst_case
 from tests.evaluation.toys import Classifier, Data, dataset, loader, trainer
 from tests.helpers.boring import FLAVOURS, data, fit, make, make_trainer
 from tests.helpers.checks import check_clean_after_fit, check_invisible
+from tests.helpers.versions import callback_of
 
 TEST, VAL = data(3, seed=4), data(2, seed=2)
 
@@ -126,7 +126,8 @@ def test_masks_and_quantisation_of_the_run_are_kept():
 
 def test_averaged_weights_are_searched():
     search = WorstCaseSearch(0.2, steps=2, every_n_epochs=1)
-    run = fit(FLAVOURS[0], lambda _: {"callbacks": [WeightAveraging(), search]}, max_epochs=1)
+    averaging = callback_of(FLAVOURS[0], "WeightAveraging")()
+    run = fit(FLAVOURS[0], lambda _: {"callbacks": [averaging, search]}, max_epochs=1)
     assert search.result.clean == pytest.approx(run.trainer.callback_metrics["val/acc"].item())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_cim._files import json_in, text_of
 from lightning_cim.codesign.llm.backend import BackendError, Completion, Message
 
 
@@ -46,14 +46,14 @@ class ReplayBackend:
 
 
 def _read(path: Path) -> list[Completion]:
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = text_of(path).split("\n")
     replies = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = json_in(line)
+        except ValueError as error:
             if number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a line of JSON: {error}") from error

@@ -59,9 +59,9 @@ def _network(arch: Arch, size: int, width: int) -> Reconstructor:
 def learning_rate(arch: Arch) -> float:
     """What Adam starts from: 1e-4 for ``pddpm``, as its authors; 1e-3 for ``pddpm-lite``; 3e-3 for the autoencoders.
 
-    With 1e-3 and batches of 32, ``ae`` spends eight epochs of 2,000 slices on the mean image before it learns more: where
-    SSIM is negative its clamp leaves no gradient. With 3e-3 and batches of 8 it takes one; ``dae`` gains, too (healthy
-    validation loss on subjects that no table uses).
+    With 1e-3 and batches of 32, ``ae`` spends eight epochs of 2,000 slices on the mean image before it learns more:
+    where SSIM is negative its clamp leaves no gradient. With 3e-3 and batches of 8 it takes one; ``dae`` gains, too
+    (healthy validation loss on subjects that no table uses).
     """
     if arch == "pddpm":
         return 1e-4

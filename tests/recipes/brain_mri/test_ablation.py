@@ -100,7 +100,8 @@ def test_effects_compare_what_differs_in_one_thing_alone():
 
 @pytest.mark.filterwarnings("ignore:.*(near 0.5|many workers|LeafSpec).*")
 def test_command_line(tmp_path, capsys):
-    words = ["--settings.source=phantom", "--settings.size=32", "--settings.train=2", "--settings.epochs=1", "--settings.bottleneck_epochs=1",
+    words = ["--settings.source=phantom", "--settings.size=32", "--settings.train=2", "--settings.epochs=1",
+             "--settings.bottleneck_epochs=1",
              "--settings.cache=null", "--airs=[on]", "--losses=[fq]", f"--out={tmp_path}", "--fast"]  # fmt: skip
     found = COMMANDS["ablation"](words, None)
     assert found["settings"]["val"] == ablation.FAST.val
