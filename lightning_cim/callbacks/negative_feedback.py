@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim._compiled import forget_compiled
 from lightning_cim._undisturbed import evaluating
 from lightning_cim.callbacks.snapshot_heads import Heads
 from lightning_cim.callbacks.variation_injection import VariationInjection
@@ -290,6 +291,7 @@ class NegativeFeedback(VariationInjection):
         except ValueError as error:
             raise MisconfigurationException(f"NegativeFeedback: {error}") from error
         heads.join(trainer, weights, self._heads_state)
+        forget_compiled()  # the heads' snapshots are taken by hooks
         return heads
 
 

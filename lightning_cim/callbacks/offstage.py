@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from torchmetrics import Metric
 
 from lightning_cim._compat import CallbackBase
+from lightning_cim._compiled import run_eagerly
 from lightning_cim.callbacks.base import refuse_sharding
 
 
@@ -67,6 +68,7 @@ def detached_copy(pl_module: Any) -> Any:
     """A copy that knows no Trainer and whose metrics have seen nothing."""
     with torch.inference_mode(False):  # a loop's end may run in it
         module = copy.deepcopy(pl_module)
+    run_eagerly(module)
     for part in module.modules():
         if isinstance(part, Metric):
             part.reset()

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from lightning_cim._compat import MisconfigurationException
 from lightning_cim._files import tensors_of
@@ -214,6 +216,11 @@ class TinySharedBlock(ChainCallback):
         pl_module.setup(stage=stage)
         pl_module.configure_model()  # may be called more than once, says its contract
         self._undo = ExitStack()
+        if not pl_module.automatic_optimization and _several_optimizers(pl_module):
+            raise MisconfigurationException(
+                "TinySharedBlock trains its block with one optimizer, and a training_step with manual optimisation asks"
+                " for the several of configure_optimizers: train the block with a module of automatic optimisation"
+            )
         try:
             if isinstance(self.chip, ReadBackChip):
                 self.chip.check(pl_module)
@@ -378,3 +385,7 @@ class TinySharedBlock(ChainCallback):
         """Restore them."""
         self._batches, self._epochs = state_dict["batches"], state_dict["epochs"]
         self._seconds, self._history = state_dict["seconds"], list(state_dict["history"])
+
+
+def _several_optimizers(pl_module: Any) -> bool:
+    return sum(isinstance(leaf, Optimizer) for leaf in tree_leaves(pl_module.configure_optimizers())) > 1

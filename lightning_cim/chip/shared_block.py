@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from lightning_cim._compiled import forget_compiled
 from lightning_cim.chip.mapping import Mapping as WeightMapping
 from lightning_cim.chip.stages import Block, named_blocks
 
@@ -174,7 +174,7 @@ def insert_shared_block(
     for block in blocks:
         hook = AddShared(shared, block.channel_dim)
         hook.handle = model.get_submodule(block.path).register_forward_hook(hook)
-    _forget_compiled()
+    forget_compiled()
     return shared
 
 
@@ -191,7 +191,7 @@ def remove_shared_block(model: nn.Module) -> None:
         assert hook.handle is not None
         hook.handle.remove()
     del model._modules[NAME]
-    _forget_compiled()
+    forget_compiled()
 
 
 def shared_block_of(model: nn.Module) -> SharedBlock | None:
@@ -252,9 +252,3 @@ def _with_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
                 whole[key] = changed
                 return whole
     return output
-
-
-def _forget_compiled() -> None:
-    """Compiled code does not look at hooks that are put on modules after it was made."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

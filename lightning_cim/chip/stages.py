@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from lightning_cim._compiled import uncompiled
 from lightning_cim.chip.mapping import LAYER_KINDS, _nearest
 from lightning_cim.chip.mapping import Mapping as WeightMapping
 
@@ -214,17 +213,6 @@ def first_tensor(output: Any) -> Tensor | None:
     if isinstance(output, (tuple, list)):
         return next((tensor for item in output if (tensor := first_tensor(item)) is not None), None)
     return None
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run compiled modules eagerly, so that hooks put on them since are seen."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None:
-        yield
-    else:
-        with stance("force_eager"):
-            yield
 
 
 def _matrix_layers(model: nn.Module, mapping: WeightMapping | None) -> set[int]:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, overload
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
+from lightning_cim._compiled import compiled_from
 from lightning_cim._digest import digest
 from lightning_cim._journal import Journal, Key, Layout, Row
 from lightning_cim._progress import progress_bar
@@ -129,6 +130,7 @@ def evaluate_chips(
             and a variation in which nothing depends on time.
     """
     _check_arguments(chips, workers, stage)
+    model = compiled_from(model)
     seconds = None if times is None else increasing(times)
     if chips < chips_needed(k):
         warnings.warn(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -83,12 +82,6 @@ def without_variation(model: nn.Module) -> Iterator[WeightScope]:
         scope.close()
         for link in programs:
             scope.add(link)
-
-
-def uncompiled() -> Any:
-    """A block in which compiled modules run uncompiled: a compiled graph knows nothing of second derivatives."""
-    # Asking for eager mode would import the compiler.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def single_precision(batch: Any) -> Any:

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor, nn
 
+from lightning_cim._compiled import uncompiled
 from lightning_cim._undisturbed import evaluating
 from lightning_cim.chip.criterion import CriterionCall, criterion_call
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.chip.scope import WeightScope
 from lightning_cim.programming import gauss_newton, hutchinson, recursion
 from lightning_cim.programming.curvature import curvature, plain_call, samples
-from lightning_cim.programming.leaves import single_precision, uncompiled, weight_leaves, without_variation
+from lightning_cim.programming.leaves import single_precision, weight_leaves, without_variation
 from lightning_cim.programming.recursion import NoRuleError
 
 Method = Literal["auto", "recursion", "gauss_newton", "hutchinson"]
@@ -109,7 +110,7 @@ def sensitivity(
     kernels: Any = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     with (
         kernels,
-        uncompiled(),
+        uncompiled(),  # a compiled graph knows nothing of second derivatives
         evaluating(model, seed),
         torch.enable_grad(),
         weight_leaves(model, mapping or Mapping()) as leaves,

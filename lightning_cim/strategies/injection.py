@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from lightning_cim._compat import MisconfigurationException
+from lightning_cim.callbacks.tiny_shared_block import TinySharedBlock
 from lightning_cim.callbacks.variation_injection import VariationInjection
 from lightning_cim.chip.mapping import Mapping
 from lightning_cim.variation.base import Variation
 from lightning_cim.variation.gaussian import Gaussian
 
 _DEFAULT = Gaussian(sigma=0.1)
+_PROGRAMMING = (VariationInjection, TinySharedBlock)
 
 
 class InjectsVariation:
@@ -51,14 +53,15 @@ class InjectsVariation:
         """Connect the model, and give its Trainer the injection before any hook runs.
 
         Raises:
-            MisconfigurationException: The Trainer has a VariationInjection of its own.
+            MisconfigurationException: The Trainer has a callback of its own that puts weights on chips.
         """
         super().connect(model)  # type: ignore[misc]
         callbacks = model.trainer.callbacks
-        if any(isinstance(callback, VariationInjection) and callback is not self._injection for callback in callbacks):
+        others = [other for other in callbacks if isinstance(other, _PROGRAMMING) and other is not self._injection]
+        if others:
             raise MisconfigurationException(
-                f"{type(self).__name__} injects variation, and so does a VariationInjection callback of this Trainer."
-                " Keep one: drop the callback, or use the plain strategy ('auto', 'ddp')."
+                f"{type(self).__name__} injects variation, and so does a {type(others[0]).__name__} callback of this"
+                " Trainer. Keep one: drop the callback, or use the plain strategy ('auto', 'ddp')."
             )
         if self._injection not in callbacks:
             callbacks.insert(0, self._injection)

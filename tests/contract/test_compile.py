@@ -2,12 +2,14 @@
 
 import importlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from tests.helpers.boring import FLAVOURS, Boring, Resumable, data, fit, make
+import lightning_cim as cim
+from tests.helpers.boring import FLAVOURS, Boring, Resumable, data, fit, make, make_trainer
 from tests.helpers.cases import injection, strategy
 
 STEPS = 20
@@ -71,3 +73,36 @@ def test_equal_batches_give_equal_losses_without_noise(backend):
     losses = losses_of(FLAVOURS[0], lambda _: {}, torch.compile(make(FLAVOURS[0], Compilable), backend=backend))
     assert len(losses) == STEPS
     assert len(set(losses)) == 1
+
+
+def test_chips_of_a_compiled_module(backend):
+    model, clean = make(FLAVOURS[0], Boring), make(FLAVOURS[0], Boring)
+    trainer = make_trainer(FLAVOURS[0])
+    how = {"variation": cim.Gaussian(0.1), "chips": 2, "stage": "validate", "progress": False}
+    found = cim.evaluate_chips(trainer, torch.compile(model, backend=backend), data(2), **how)
+    expected = cim.evaluate_chips(trainer, clean, data(2), **how)
+    assert found.metrics == expected.metrics
+    for name in expected.metrics:
+        np.testing.assert_array_equal(found.of(name), expected.of(name))
+
+
+def test_monte_carlo_during_the_fit_of_a_compiled_module(backend):
+    def chips_of(model):
+        callback = cim.MonteCarloEvaluation(cim.Gaussian(0.1), chips=2)
+        fit(FLAVOURS[0], lambda _: {}, model=model, extra=[callback], max_epochs=1)
+        return callback.result.of("val/loss")
+
+    plain = chips_of(make(FLAVOURS[0], Compilable))
+    assert len(set(plain)) == 2
+    np.testing.assert_allclose(chips_of(torch.compile(make(FLAVOURS[0], Compilable), backend=backend)), plain)
+
+
+def test_heads_see_a_network_that_was_compiled_before(backend):
+    def train(callback):
+        model = torch.compile(make(FLAVOURS[0], Compilable), backend=backend)
+        fit(FLAVOURS[0], lambda _: {}, model=model, extra=[callback], max_epochs=1, limit_val_batches=0)
+
+    train(cim.VariationInjection(cim.Gaussian(0.1)))
+    heads = cim.NegativeFeedback(cim.Gaussian(0.1), mode="irs", stages=["conv"])
+    train(heads)
+    assert heads.state_dict()["heads"]
