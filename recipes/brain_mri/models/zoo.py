@@ -57,12 +57,12 @@ def _network(arch: Arch, size: int, width: int) -> Reconstructor:
 
 
 def learning_rate(arch: Arch) -> float:
-    """What Adam starts from: 1e-4 for ``pddpm``, as its authors; 1e-3 for ``pddpm-lite``; 3e-3 for the autoencoders.
+    """What Adam starts from: 1e-4 for ``pddpm``, as its authors; 1e-3 for U-Nets; 3e-3 for bottlenecks.
 
     With 1e-3 and batches of 32, ``ae`` spends eight epochs of 2,000 slices on the mean image before it learns more:
-    where SSIM is negative its clamp leaves no gradient. With 3e-3 and batches of 8 it takes one; ``dae`` gains, too
-    (healthy validation loss on subjects that no table uses).
+    where SSIM is negative its clamp leaves no gradient. With 3e-3 and batches of 8 it takes one (healthy validation
+    loss on subjects that no table uses). ``dae`` is sometimes lost at that rate and returns its input for good.
     """
     if arch == "pddpm":
         return 1e-4
-    return 1e-3 if arch == "pddpm-lite" else 3e-3
+    return 1e-3 if arch in ("dae", "pddpm-lite") else 3e-3
