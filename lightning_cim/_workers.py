@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, TypeVar
@@ -55,8 +57,24 @@ class _Worker:
     @staticmethod
     def start() -> None:
         torch.set_num_threads(1)  # a forked process must not enter the parent's thread pool
+        end_with_parent()
 
     @staticmethod
     def run(job: Any) -> Any:
         assert _Worker.inherited is not None
         return _Worker.inherited(job)
+
+
+def end_with_parent() -> None:
+    """Let this worker end when the process that started it does.
+
+    Otherwise workers of a killed run go on with its jobs, beside those of the run that continues it.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from lightning_cim._progress import progress_bar
+from lightning_cim._workers import end_with_parent
 from lightning_cim.codesign.cache import EvaluationCache
 from lightning_cim.codesign.evaluator import Evaluator, Outcome
 from lightning_cim.codesign.objective import INVALID, Objective
@@ -285,6 +286,7 @@ class _Worker:
     @staticmethod
     def start(evaluator: Evaluator) -> None:
         torch.set_num_threads(1)
+        end_with_parent()
         _Worker.evaluator = evaluator
 
     @staticmethod

@@ -8,11 +8,10 @@ contrasts and seeds may be added to a finished folder.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from recipes._page import Part, write_page
+from recipes._side_by_side import side_by_side
 from recipes._tables import markdown, text
 from recipes.brain_mri import ablation_tables as tables
 from recipes.brain_mri import run
@@ -100,26 +100,12 @@ def _run_all(jobs: Sequence[Job], settings: Settings, out: Path, processes: int)
             yield job, found
     if waiting:
         _say(f"{len(waiting)} of {len(jobs)} jobs to do")
+    train = partial(run_job, settings=settings, out=out)
     begin = time.monotonic()
-    for done, (job, found) in enumerate(_finished(waiting, settings, out, processes), start=1):
+    for done, (job, found) in enumerate(side_by_side(train, waiting, processes), start=1):
         yield job, found
         left = (time.monotonic() - begin) / done * (len(waiting) - done)
         _say(f"[{done}/{len(waiting)}] {job.name}: {tables.headline(found)}; {left / 60:.0f} min left")
-
-
-def _finished(waiting: Sequence[Job], settings: Settings, out: Path, processes: int) -> Iterator[tuple[Job, Found]]:
-    if processes == 1 or len(waiting) <= 1:
-        for job in waiting:
-            yield job, run_job(job, settings, out)
-        return
-    # Spawned, because a forked process must not enter its parent's thread pool.
-    pool = ProcessPoolExecutor(min(processes, len(waiting)), multiprocessing.get_context("spawn"))
-    try:
-        futures = {pool.submit(run_job, job, settings, out): job for job in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write(table: tables.Table, settings: Settings, out: Path, command: str) -> Found:

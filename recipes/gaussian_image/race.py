@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recipes._side_by_side import side_by_side
 from recipes.gaussian_image import classical, images
 from recipes.gaussian_image.contestants import CONTESTANTS, Task, alone
 from recipes.gaussian_image.metrics import quality
@@ -271,7 +271,7 @@ def _run_all(todo: Sequence[Job], out: Path, processes: int) -> Iterator[tuple[s
         else:
             yield job.name, kept
     begin = time.monotonic()
-    for done, (job, row) in enumerate(_finished(waiting, out, processes), start=1):
+    for done, (job, row) in enumerate(side_by_side(partial(run_job, out=out), waiting, processes), start=1):
         yield job.name, row
         left = (time.monotonic() - begin) / done * (len(waiting) - done)
         print(
@@ -280,21 +280,6 @@ def _run_all(todo: Sequence[Job], out: Path, processes: int) -> Iterator[tuple[s
             f" {math.ceil(left / 60)} min left",
             flush=True,
         )
-
-
-def _finished(waiting: Sequence[Job], out: Path, processes: int) -> Iterator[tuple[Job, Row]]:
-    if processes == 1 or len(waiting) <= 1:
-        for job in waiting:
-            yield job, run_job(job, out)
-        return
-    # Spawned, because a forked process must not enter its parent's thread pool.
-    pool = ProcessPoolExecutor(min(processes, len(waiting)), multiprocessing.get_context("spawn"))
-    try:
-        futures = {pool.submit(run_job, job, out): job for job in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recipes._page import Part, write_page
+from recipes._side_by_side import side_by_side
 from recipes._tables import markdown, text
 from recipes.image_classification import figures, tables
 from recipes.image_classification.job import Job, jobs_of, run_job, write_whole
@@ -109,26 +109,12 @@ def _run_all(todo: list[Job], settings: Settings, out: Path, jobs: int) -> Itera
         return
     kept = len(todo) - len(waiting)
     _say(f"{len(waiting)} of {len(todo)} jobs to do" + (f", {kept} kept from {out}" if kept else ""))
+    run = partial(run_job, settings=settings, out=out)
     begin = time.monotonic()
-    for done, (job, found) in enumerate(_finished(waiting, settings, out, jobs), start=1):
+    for done, (job, found) in enumerate(side_by_side(run, waiting, jobs), start=1):
         yield job, found
         left = (time.monotonic() - begin) / done * (len(waiting) - done)
         _say(f"[{done}/{len(waiting)}] {_headline(job, found)}; {_minutes(left)} left")
-
-
-def _finished(waiting: list[Job], settings: Settings, out: Path, jobs: int) -> Iterator[tuple[Job, Found]]:
-    if jobs == 1 or len(waiting) == 1:
-        for job in waiting:
-            yield job, run_job(job, settings, out)
-        return
-    # Spawned, because a forked process must not enter its parent's thread pool.
-    pool = ProcessPoolExecutor(min(jobs, len(waiting)), multiprocessing.get_context("spawn"))
-    try:
-        futures = {pool.submit(run_job, job, settings, out): job for job in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _headline(job: Job, found: Found) -> str:

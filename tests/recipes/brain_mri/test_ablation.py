@@ -46,7 +46,7 @@ def test_killed_run_goes_on_and_gives_the_same(finished, monkeypatch):
     out, jobs, found = finished
     (out / "jobs" / f"{jobs[3].name}.json").unlink()
     trained = []
-    monkeypatch.setattr(ablation, "run_job", lambda *a: trained.append(a[0]) or run_job(*a))
+    monkeypatch.setattr(ablation, "run_job", lambda job, **how: trained.append(job) or run_job(job, **how))
     again = ablation.ablate(jobs, SETTINGS, out, command="a command")
     assert trained == [jobs[3]]
     assert again["cells"] == found["cells"]
