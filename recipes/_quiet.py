@@ -13,6 +13,7 @@ ADVICE = (
     "mid-epoch",
     "args parameter is intended",
     "number of training batches",
+    "Total length of `list`",
     "skip_none",
 )
 """Parts of warnings about loaders of data that is in memory, folders that are continued, and parsers."""

@@ -38,7 +38,7 @@ from recipes.brain_mri.residuals import Kind
 
 COMMANDS = {**chips.COMMANDS, **ablation.COMMANDS}
 """Subcommands beside those of `cim.CIMCLI`."""
-EPOCHS, BATCH = 6, 8
+EPOCHS, BATCH = 5, 8
 FAST = (
     "--data.size=64",
     "--data.counts.train=12",

@@ -42,7 +42,7 @@ class Counts:
         lesion_test: With lesions; of files, at most so many, and all if None.
     """
 
-    train: int | None = 40
+    train: int | None = 20
     healthy_val: int = 4
     lesion_val: int = 4
     lesion_test: int | None = 10
