@@ -76,6 +76,7 @@ def trace_blocks(model: nn.Module, run: Callable[[], Any], mapping: WeightMappin
         ValueError: No block was found.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
         >>> [block] = trace_blocks(net, lambda: net(torch.zeros(1, 1, 8, 8)))
         >>> block.path, block.pooled, block.channels
