@@ -15,7 +15,7 @@ PEERS_PINS := benchmarks/peers_requirements.txt
 PEERS_STAMP := $(PEERS_VENV)/.peers-$(shell cksum < $(PEERS_PINS) | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench bench-peers minimum ecg-real clean
+.PHONY: help setup demo compare compare-cifar iqa-ablation sweep-demo test lint types unit docs bench bench-peers minimum support figures ecg-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -95,6 +95,12 @@ minimum: setup ## the tests on the oldest versions that pyproject.toml allows (5
 
 docs: setup ## the documentation in build/docs, warnings are errors
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
+
+support: setup ## write docs/support.md again, by running each of its cells
+	$(PY) -m tests.support docs/support.md
+
+figures: setup ## draw the figures of docs/methods again (about five minutes)
+	set -e; for figure in docs/figures/[a-z]*.py; do $(PY) $$figure; done
 
 test: lint types docs unit ## lint, types, docs and tests
 
