@@ -9,9 +9,12 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from rich.progress import track
 from torch import Tensor
 
 import lightning_cim as cim
+from recipes.cryo_em.batches import Batch
+from recipes.cryo_em.centring import centre
 from recipes.cryo_em.consensus import consensus
 from recipes.cryo_em.deformation import Values
 from recipes.cryo_em.loss import Domain, ImageLoss
@@ -29,8 +32,6 @@ CROSSBARS = cim.Mapping(
 )
 """What lies on a chip: weights of the encoder, of the decoder's and the head's linear layers, and the feature table,
 whose product with the queries gives the attention. Base map, poses, attention products and projection are digital."""
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,12 @@ class CryoModule(L.LightningModule):
     def _schedule(self, steps: int) -> Schedule:
         return Schedule(steps, **vars(self.rates))
 
-    def prepare(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """The first two phases: the consensus map of all particles, and the support.
+    def prepare(self, batches: Iterable[Batch], progress: bool = False) -> None:
+        """The first two phases: the consensus map of all particles, for ``pose="refine"`` with shifts, and the support.
 
         Args:
-            batches: Each particle once.
+            batches: Each particle once; gone through several times to find shifts.
+            progress: Whether to show bars.
 
         Raises:
             ValueError: A user's mask of another size, or a map without positive density.
@@ -172,7 +174,10 @@ class CryoModule(L.LightningModule):
                 mask = check(read_map(self.mask)[0], model.size)
             except ValueError as error:
                 raise ValueError(f"{self.mask}: {error}") from None
-        found = consensus(batches, model.size, self.device)
+        if isinstance(model.poses, RefinedPoses):
+            found = centre(model.poses, batches, self.projector, progress)
+        else:
+            found = consensus(track(batches, "Consensus", disable=not progress), model.size, self.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model.set_support(support_of(found, self.threshold, self.dilation) if mask is None else mask)

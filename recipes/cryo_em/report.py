@@ -114,6 +114,9 @@ def pose_facts(found: Found) -> list[tuple[str, str]]:
     off = found["pose_errors"]
     said = f"off by {off['angle']:.2f} degrees and {off['shift']:.2f} pixels, root mean square"
     said += f"; given off by {off['angle_given']:.2f} and {off['shift_given']:.2f}"
+    if "angle_own_frame" in off:
+        said += f"; {off['angle_own_frame']:.2f} and {off['shift_own_frame']:.2f} beyond a motion of the whole map"
+        said += " with the conformation, which images cannot tell from wrong poses"
     if "angle_bound" in off:
         said += f"; who knows map and conformations is left with {off['angle_bound']:.2f} and {off['shift_bound']:.2f}"
     return [("poses", said)]

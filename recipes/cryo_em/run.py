@@ -13,7 +13,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from rich.progress import track
 
 from recipes.cryo_em.batches import InOrder
 from recipes.cryo_em.datamodule import CryoData
@@ -59,7 +58,7 @@ def fit(
         if not last.exists():
             begin = time.process_time()
             batches = InOrder(data.particles, data.train_rows, CONSENSUS_BATCH)
-            module.prepare(track(batches, "Consensus and mask", disable=not progress))
+            module.prepare(batches, progress)
             seconds["consensus"] = time.process_time() - begin
         begin = time.process_time()
         saving = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=SAVE_EVERY)

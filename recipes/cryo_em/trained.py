@@ -11,6 +11,7 @@ from typing import Any
 from recipes.cryo_em.datamodule import CryoData
 from recipes.cryo_em.model import CryoFormer
 from recipes.cryo_em.module import load_model
+from recipes.cryo_em.own_frame import errors_in_own_frame
 from recipes.cryo_em.particles import Particles
 from recipes.cryo_em.pose_bound import pose_bound
 from recipes.cryo_em.poses import GivenPoses, Pose, angle_between, found_poses
@@ -64,7 +65,8 @@ def as_fitted(model: CryoFormer, data: CryoData) -> tuple[Particles, dict[str, f
     Returns:
         The particles to train on, and, where poses were not taken as given and the true ones are known, root mean
         square angles [degree] and distances [pixel] from those: ``angle_given``, ``angle``, ``shift_given``, ``shift``;
-        for images with errors and noise also the least that can be left, ``angle_bound`` and ``shift_bound``.
+        ``angle_own_frame`` and ``shift_own_frame`` leave out what is a rigid motion with the conformation. For images
+        with errors and noise also the least that can be left, ``angle_bound`` and ``shift_bound``.
     """
     everything, rows = data.particles, data.train_rows
     if isinstance(model.poses, GivenPoses):
@@ -78,6 +80,13 @@ def as_fitted(model: CryoFormer, data: CryoData) -> tuple[Particles, dict[str, f
     for name, pose in (("_given", given), ("", found)):
         errors[f"angle{name}"] = float(angle_between(pose.rotation, true.rotation)[rows].square().mean().sqrt())
         errors[f"shift{name}"] = float((pose.shift - true.shift)[rows].square().sum(1).mean().sqrt())
+    if everything.labels is not None:
+        own = errors_in_own_frame(
+            Pose(found.rotation[rows], found.shift[rows]),
+            Pose(true.rotation[rows], true.shift[rows]),
+            everything.labels[rows],
+        )
+        errors["angle_own_frame"], errors["shift_own_frame"] = own
     if all(error > 0 for error in data.pose_errors) and data.snr < math.inf:
         rightly = replace(everything, rotations=true.rotation, shifts=true.shift).subset(rows)
         errors["angle_bound"], errors["shift_bound"] = pose_bound(rightly, data.snr, *data.pose_errors)
